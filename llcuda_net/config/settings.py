@@ -21,7 +21,7 @@ from llcuda_net.config.models import parse as parse_models
 from llcuda_net.config.sizes import LARGEST
 from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.config.upstreams import parse as parse_specs
-from llcuda_net.config.values import convert, several
+from llcuda_net.config.values import convert, parse_store, several
 from llcuda_net.errors import ConfigError
 
 #: Bytes that a server needs at least.
@@ -170,8 +170,8 @@ class Settings:
     )
     store: str = _option(
         "sqlite",
-        "where results are kept: sqlite, or none to keep nothing",
-        choices=("sqlite", "none"),
+        "where results are kept: sqlite, the URL of a PostgreSQL database, whose password is best "
+        "in ~/.pgpass (postgresql://user@host/name), or none to keep nothing",
     )
     durability: str = _option(
         "disk",
@@ -345,13 +345,14 @@ _PARSERS: dict[str, Callable[[Any, str], Any]] = {
     "upstream": parse_specs,
     "model": parse_models,
     "engine_options": _shell_words,
+    "store": parse_store,
 }
 _METAVARS = {
     "default_model": "NAME",
     "data_dir": "DIR",
     "models": "DIR",
     "engine": "ENGINE",
-    "store": "KIND",
+    "store": "STORE",
     "durability": "LEVEL",
     "host": "ADDRESS",
     "metrics_host": "ADDRESS",

@@ -9,6 +9,7 @@ from llcuda_net.config.sizes import SAYS, parse_size
 from llcuda_net.errors import ConfigError
 
 _KINDS = {bool: "true or false", str: "a string", int: "a whole number", float: "a number"}
+_STORES = ("sqlite", "none")
 _WORDS = {"yes": True, "no": False}
 
 
@@ -52,6 +53,21 @@ def convert(metadata: Mapping[str, Any], value: Any, where: str) -> Any:
         except msgspec.ValidationError:
             raise ConfigError(f"{where} must be {says}") from None
     return found
+
+
+def parse_store(value: Any, where: str) -> str:
+    """Where results are kept: a word, or the URL of a database.
+
+    Raises:
+        ConfigError: it is neither. The message does not repeat it: there may be a password in it.
+    """
+    if not isinstance(value, str) or not (
+        value in _STORES or value.startswith(("postgresql://", "postgres://"))
+    ):
+        raise ConfigError(
+            f"{where} must be sqlite, none or the URL of a database (postgresql://user@host/name)"
+        )
+    return value
 
 
 def several(value: Any, where: str) -> tuple[str, ...]:

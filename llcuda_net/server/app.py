@@ -9,6 +9,7 @@ import contextlib
 import signal
 import ssl
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,9 @@ from llcuda_net.server.sockets import (
     tls_context,
 )
 from llcuda_net.storage.data_dir import default_directory
+from llcuda_net.storage.postgres.opening import open_postgres
 from llcuda_net.storage.records import Level
+from llcuda_net.storage.results.writer import OpenStore
 from llcuda_net.storage.storage import Storage
 from llcuda_net.telemetry.readiness import Startup
 from llcuda_net.upstream.factory import Upstreams
@@ -191,6 +194,7 @@ class _Serving:
             address=address,
             on_sync=on_sync,
             transient_seconds=self._settings.transient_seconds,
+            open_store=self._open_store(),
         )
         try:
             await self._storage.claim()
@@ -198,6 +202,11 @@ class _Serving:
             self._failure = error
             return None
         return Persistence(self._storage, level)
+
+    def _open_store(self) -> OpenStore | None:
+        """What opens the store of results; None: SQLite, in the data folder."""
+        store = self._settings.store
+        return None if store == "sqlite" else partial(open_postgres, store)
 
     async def _open_storage(self, nursery: trio.Nursery) -> bool:
         """Recover what the last server left; whether that could be done."""

@@ -65,7 +65,7 @@ class Storage:
         shared: others may have access to the directory; see data_dir.prepare.
         address: where we serve; it is named to a server that finds the directory locked.
         files, interval, segment_bytes: the journal's.
-        open_store: opens the store; by default SQLite's, in the directory.
+        open_store: opens the store where it is not in the directory; by default SQLite's, there.
         on_sync: called with the seconds that each sync of the journal took.
         watch: seconds between looks at whether the directory's files are still there; each sync
             and each commit looks, too.
@@ -104,7 +104,9 @@ class Storage:
         self._address = address
         self._files = files or RealFiles()
         self._presence = Presence(self._files)
-        names = ("lock", RESULTS, f"{RESULTS}-wal", database.NAME, f"{database.NAME}-wal")
+        names = ["lock", database.NAME, f"{database.NAME}-wal"]
+        if open_store is None:
+            names += [RESULTS, f"{RESULTS}-wal"]
         self._lookout = Lookout(self._presence, [directory / name for name in names], watch)
         self.objects = Objects(directory, check=self._presence.check)
         self._open_store = open_store or self._open_sqlite

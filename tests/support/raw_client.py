@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any
 
 from llcuda_protocol import (
+    Accepted,
     Connection,
     ConnectionClosed,
     Event,
@@ -54,6 +55,19 @@ class RawClient:
             if isinstance(event, kind):
                 return pieces, event
             assert not isinstance(event, ConnectionClosed), "closed before its time"
+
+    def begun(self, count: int) -> tuple[Accepted, list[str]]:
+        """How a generation was accepted, and at least so many of its first pieces."""
+        pieces: list[str] = []
+        accepted = None
+        while len(pieces) < count:
+            event = self.next()
+            if isinstance(event, Accepted):
+                accepted = event
+            elif isinstance(event, Tokens):
+                pieces += event.pieces
+        assert accepted is not None
+        return accepted, pieces
 
 
 @contextlib.contextmanager

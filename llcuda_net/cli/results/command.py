@@ -21,8 +21,7 @@ from llcuda_net.cli.units import moment, size
 from llcuda_net.errors import StorageError
 
 if TYPE_CHECKING:
-    from llcuda_net.storage.results.interface import Query
-    from llcuda_net.storage.results.sqlite import SqliteStore
+    from llcuda_net.storage.results.interface import Query, Store
 
 PROG = "llcuda results"
 STATES = ("done", "failed", "cancelled", "interrupted")
@@ -36,12 +35,12 @@ examples:
   llcuda results export --output answers.parquet
   llcuda results prune --older-than 30d
 
-It reads the data directory itself, and may do so while llcuda-server runs. An ID may be given by
+It reads the store itself, and may do so while llcuda-server runs. An ID may be given by
 its beginning. A TIME is an age (45s, 30m, 2h, 3d, 1w) or a date (2026-11-01, 2026-11-01T14:30).
 
 environment:
   LLCUDA_DATA_DIR  the data directory      NO_COLOR      when set, no colours
-                                           LLCUDA_TOKEN  for --semantic: the server's token
+  LLCUDA_STORE     the store               LLCUDA_TOKEN  for --semantic: the server's token
 
 exit codes:
   0  done                                  130  interrupted (Ctrl-C)
@@ -72,6 +71,12 @@ def make_parser() -> Parser:
             "--data-dir",
             metavar="DIR",
             help="where everything is kept; default: LLCUDA_DATA_DIR, or the user's data directory",
+        )
+        made.add_argument(
+            "--store",
+            metavar="STORE",
+            help="as llcuda-server's: sqlite (in the data directory; the default), or the URL of a "
+            "database; default: LLCUDA_STORE",
         )
         return made
 
@@ -246,7 +251,7 @@ def _run(arguments: argparse.Namespace) -> int:
     end_on_sigterm()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    command: Callable[[argparse.Namespace, SqliteStore], int]
+    command: Callable[[argparse.Namespace, Store], int]
     name = "semantic" if getattr(arguments, "semantic", False) else arguments.command
     command = getattr(import_module(f"llcuda_net.cli.results.{_MODULES[name]}"), f"{name}_results")
 
@@ -281,16 +286,22 @@ def _refuse_other_than_text(argument: str) -> None:
         fail("an argument is not UTF-8 text")
 
 
-def open_store(arguments: argparse.Namespace, *, write: bool = False) -> SqliteStore:
-    """The store in the data directory.
+def open_store(arguments: argparse.Namespace, *, write: bool = False) -> Store:
+    """The store that is meant: in the data directory, or in PostgreSQL.
 
     Raises:
         CommandError: there is none, or it cannot be opened.
     """
+    from llcuda_net.storage.postgres.opening import SCHEMES, open_postgres
     from llcuda_net.storage.results.sqlite import SqliteStore
 
     folder = data_directory(arguments)
+    named = arguments.store or os.environ.get("LLCUDA_STORE") or "sqlite"
     try:
+        if named.startswith(SCHEMES):
+            return open_postgres(named, write)
+        if arguments.store not in (None, "sqlite"):
+            fail("--store must be sqlite or the URL of a database (postgresql://user@host/name)")
         return SqliteStore(folder, write=write)
     except StorageError as error:
         fail(error.message, Exit.USAGE)

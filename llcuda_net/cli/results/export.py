@@ -24,8 +24,7 @@ from llcuda_net.cli.results.command import query_of
 from llcuda_net.cli.units import counted, iso
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.codec import prompt_text
-from llcuda_net.storage.results.interface import Problem
-from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.storage.results.interface import Problem, Store
 from llcuda_net.util.csv_lines import csv_line
 from llcuda_net.util.terminal import StdoutFile, echo, is_terminal, one_line
 
@@ -83,7 +82,7 @@ _NAMES = [name for name, _, _ in _COLUMNS]
 _NAMED = 10
 
 
-def export_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+def export_results(arguments: argparse.Namespace, store: Store) -> int:
     """Run `llcuda results export`."""
     format_ = _format(arguments)
     write = _WRITERS[format_]

@@ -19,7 +19,6 @@ from llcuda_net.storage.results.interface import (
     Store,
     Summary,
 )
-from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.storage.words import highlights, marked_parts
 from llcuda_net.util.terminal import echo, is_terminal, one_line, paint, wants_colour
 
@@ -30,7 +29,7 @@ NAMED = "`llcuda results verify` names them"
 _HEADS = ("id", "created", "state", "tokens", "model", "prompt")
 
 
-def list_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+def list_results(arguments: argparse.Namespace, store: Store) -> int:
     """Run `llcuda results list`."""
     query = query_of(arguments)
     found = store.walk(query, arguments.text)
@@ -93,7 +92,7 @@ def _row(found: Summary) -> tuple[str, ...]:
     )
 
 
-def search_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+def search_results(arguments: argparse.Namespace, store: Store) -> int:
     """Run `llcuda results search`."""
     hits = store.search(" ".join(arguments.words), query_of(arguments))
     _warn_unindexed(store)
@@ -119,8 +118,8 @@ def search_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     return damaged.report()
 
 
-def _warn_unindexed(store: SqliteStore) -> None:
-    if behind := store.search_index.lag():
+def _warn_unindexed(store: Store) -> None:
+    if behind := store.unindexed():
         echo(
             f"not found yet: {counted(behind, 'result')} that llcuda-server has still to index",
             file=sys.stderr,

@@ -18,15 +18,14 @@ from llcuda_net.cli.tables import fields, table
 from llcuda_net.cli.units import bytes_text, counted, iso, local
 from llcuda_net.storage import damage
 from llcuda_net.storage.objects.verify import problems as problems_of_objects
-from llcuda_net.storage.results.interface import Problem, Retention, Stats
-from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.storage.results.interface import Problem, Retention, Stats, Store
 from llcuda_net.util.terminal import echo, one_line
 
 #: Days that the table of figures shows; --json gives all.
 _DAYS = 14
 
 
-def verify_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+def verify_results(arguments: argparse.Namespace, store: Store) -> int:
     """Run `llcuda results verify`."""
     problems = []
     with Progress("verified") as progress:
@@ -60,7 +59,7 @@ def _noted(arguments: argparse.Namespace) -> list[Problem]:
     return [Problem("", f"{line} {hint}") for line in damage.noted(folder)]
 
 
-def delete_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+def delete_results(arguments: argparse.Namespace, store: Store) -> int:
     """Run `llcuda results delete`."""
     id_ = whole_id(store, arguments.id)
     if arguments.yes:
@@ -76,7 +75,7 @@ def delete_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     return Exit.OK
 
 
-def prune_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+def prune_results(arguments: argparse.Namespace, store: Store) -> int:
     """Run `llcuda results prune`."""
     if arguments.older_than is None and arguments.max_size is None:
         fail("say what is to go: --older-than 30d, --max-size 2GB, or both")
@@ -120,7 +119,7 @@ def _prune(arguments: argparse.Namespace, retention: Retention) -> int:
     return Exit.OK
 
 
-def stats_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+def stats_results(arguments: argparse.Namespace, store: Store) -> int:
     """Run `llcuda results stats`."""
     stats = store.stats()
     if arguments.json:

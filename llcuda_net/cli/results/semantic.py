@@ -21,8 +21,7 @@ from llcuda_net.cli.units import counted, iso, local
 from llcuda_net.client.results import Hit
 from llcuda_net.errors import EngineError, RequestError
 from llcuda_net.storage.directory_lock import holder
-from llcuda_net.storage.results.interface import Space
-from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.storage.results.interface import Space, Store
 from llcuda_net.upstream.engine.options import EngineOptions
 from llcuda_net.upstream.engine.supervisor import Engine
 from llcuda_net.upstream.llama.client import LlamaServer
@@ -39,7 +38,7 @@ _CONTEXT = 512
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def semantic_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+def semantic_results(arguments: argparse.Namespace, store: Store) -> int:
     """Run `llcuda results search --semantic`."""
     given = {"model": arguments.model, "since": arguments.since, "until": arguments.until}
     given["state"] = arguments.states
@@ -119,7 +118,7 @@ def _at_the_server(
 # -- the store ----------------------------------------------------------------------------------
 
 
-def _in_the_store(store: SqliteStore, folder: Path, text: str, k: int) -> tuple[list[Hit], int]:
+def _in_the_store(store: Store, folder: Path, text: str, k: int) -> tuple[list[Hit], int]:
     spaces = [space for space in store.analyses.spaces() if space.recipe == RECIPE]
     if not spaces:
         return [], store.analyses.lag(0)

@@ -19,8 +19,7 @@ from llcuda_net.cli.tables import fields, table
 from llcuda_net.cli.units import bytes_text, local
 from llcuda_net.storage.channels import BEGINNING, TOOL_CALL, Part, parts
 from llcuda_net.storage.records import Result, unpacked
-from llcuda_net.storage.results.interface import CertaintyStats
-from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.storage.results.interface import CertaintyStats, Store
 from llcuda_net.util.terminal import echo, echo_data, harmless, paint
 
 #: The phases in the order in which a request goes through them.
@@ -37,7 +36,7 @@ _PHASES = (
 )
 
 
-def show_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+def show_results(arguments: argparse.Namespace, store: Store) -> int:
     """Run `llcuda results show`."""
     found = store.get(whole_id(store, arguments.id))
     if found is None:
@@ -54,7 +53,7 @@ def show_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     return Exit.OK
 
 
-def _figures(found: Result, store: SqliteStore) -> CertaintyStats | None:
+def _figures(found: Result, store: Store) -> CertaintyStats | None:
     """How certain the model was: from the store, or else computed here."""
     if not found.log.logprobs:
         return None

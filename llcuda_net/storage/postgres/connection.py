@@ -14,13 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import psycopg
-import structlog
 from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from llcuda_net.errors import StorageError
-
-log = structlog.get_logger(__name__)
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 _T = TypeVar("_T")
@@ -40,7 +37,7 @@ _DEFAULTS: dict[str, tuple[str | None, str | int]] = {
     "tcp_user_timeout": (None, 20_000),
     "application_name": ("PGAPPNAME", "llcuda"),
 }
-#: Of a session that writes and of one that reads: how long a statement may take, and wait for a
+#: Of a session that writes, and of another: how long a statement may take, and wait for a
 #: lock; and for how long a client that died may hold what it has locked.
 _TIMEOUTS = {
     True: {"statement_timeout": "60s", "lock_timeout": "10s"},
@@ -85,7 +82,7 @@ class Session:
     Args:
         url: a URL or another connection string of libpq; whatever it leaves out, libpq's
             environment, service file and password file say.
-        write: it may change something.
+        write: what it changes is to be on the disk when it is done; else that can be done again.
 
     Raises:
         StorageError: the string is none of libpq's.
@@ -184,17 +181,14 @@ class Session:
                 StorageError.REFUSED,
             )
         settings = {**_SETTINGS, **_TIMEOUTS[self._write]}
-        if not self._write:
-            settings["default_transaction_read_only"] = "on"
         row = connection.execute(
-            "SELECT current_setting('server_encoding'), current_setting('synchronous_commit'),"
-            " current_setting('fsync')"
+            "SELECT current_setting('server_encoding'), current_setting('synchronous_commit')"
             + "".join(
                 f", set_config('{name}', '{value}', false)" for name, value in settings.items()
             )
         ).fetchone()
         assert row is not None
-        encoding, synchronous, fsync = row[:3]
+        encoding, synchronous = row[:2]
         if encoding != "UTF8":
             raise StorageError(
                 f"{self.place} has the encoding {encoding}, which cannot hold all texts: "
@@ -203,8 +197,8 @@ class Session:
             )
         if self._write and synchronous == "off":
             connection.execute("SET synchronous_commit = on")
-        if self._write and fsync == "off":
-            log.warning("database_without_fsync", database=self.place)
+        elif not self._write:  # what is derived can be computed again
+            connection.execute("SET synchronous_commit = off")
 
     def close(self) -> None:
         """Close the connection for good; idempotent."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from llcuda_net.errors import StorageError
 from llcuda_net.storage.postgres import migrations, queries
 from llcuda_net.storage.postgres import retention as pruning
 from llcuda_net.storage.postgres.analyses import PostgresAnalyses
@@ -46,13 +47,14 @@ class PostgresStore:
 
     Args:
         url: see Session.
-        write: the store may put and prune, and makes or migrates the schema.
+        write: the store may put, delete and prune, and makes or migrates the schema.
 
     Raises:
         StorageError: the database does not answer, is of a newer version, or has no results.
     """
 
     def __init__(self, url: str, *, write: bool = False) -> None:
+        self._write = write
         self._session = Session(url, write=write)
         self._codec = Codec()
         self._putter = Putter(self._session, self._codec)
@@ -75,7 +77,12 @@ class PostgresStore:
 
     def put(self, results: Sequence[Result]) -> None:
         """See Store."""
+        self._check_writing()
         self._putter.put(results)
+
+    def _check_writing(self) -> None:
+        if not self._write:
+            raise StorageError("this store was opened to read", StorageError.INVALID)
 
     def checkpoint(self) -> None:
         """See Store: PostgreSQL does that by itself."""
@@ -193,6 +200,7 @@ class PostgresStore:
 
     def delete(self, result: str, owner: str | None = None) -> Deleted | None:
         """See Store."""
+        self._check_writing()
         where = "id = %s AND owner = coalesce(%s, owner)"
         gone = self._session.change(
             f"the result {result} cannot be deleted",
@@ -209,6 +217,7 @@ class PostgresStore:
 
     def prune(self, retention: Retention) -> Iterator[Step]:
         """See Store."""
+        self._check_writing()
         return pruning.steps(self._session, retention)
 
     def close(self) -> None:

@@ -1,8 +1,15 @@
 """The interface of a result store, and the types that it takes and returns.
 
-`sqlite.SqliteStore` implements it. Every method blocks: call it from a thread, and use one store
-object in one thread at a time. An `owner` of None selects everybody's results, an `owner` of ""
-those without an owner. Times are wall-clock nanoseconds. Every method may raise StorageError.
+`sqlite.SqliteStore` and `postgres.store.PostgresStore` implement it; what both must do is checked
+by tests/llcuda_net/storage/results/contract. Every method blocks: call it from a thread, and use
+one store object in one thread at a time. An `owner` of None selects everybody's results, an `owner`
+of "" those without an owner. Times are wall-clock nanoseconds. Every method may raise StorageError:
+by its code the caller knows whether the same may succeed later (`retry`), or never.
+
+Any number of store objects may be open on the same data, in several processes. A result gets a
+number, `seq`, when it is stored. Numbers are never used again, and become visible in their order:
+who has seen one has seen all smaller ones that there ever will be. A store that was opened to read
+changes nothing but what is derived from results: the search index and the analyses.
 """
 
 from __future__ import annotations

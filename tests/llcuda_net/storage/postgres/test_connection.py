@@ -121,14 +121,6 @@ def test_a_put_whose_answer_was_lost_is_stored_once(url: str) -> None:
     store.close()
 
 
-def test_a_reading_session_changes_nothing(url: str) -> None:
-    PostgresStore(url, write=True).close()
-    session = Session(url, write=False)
-    error = refused(lambda: session.change("it", lambda db: db.execute("DELETE FROM results")))
-    assert error.code == StorageError.BUSY  # as on a standby that is not the primary any more
-    session.close()
-
-
 def test_a_killed_database_keeps_what_it_has_acknowledged(own_server: Postgres) -> None:
     store = PostgresStore(own_server.new_database(), write=True)
     store.put([result(n) for n in range(10)])

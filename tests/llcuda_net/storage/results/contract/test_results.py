@@ -266,3 +266,21 @@ def test_search_finds_text_of_all_scripts(stores: tuple[Store, Store]) -> None:
         assert plain == texts[number]
         assert plain != hit.text
     assert reading.search("京東", Query()) == []
+
+
+def test_one_that_reads_stores_nothing_but_what_is_derived(stores: tuple[Store, Store]) -> None:
+    writing, reading = stores
+    writing.put([result(1)])
+    for change in (
+        lambda: reading.put([result(2)]),
+        lambda: reading.delete(result(1).id),
+        lambda: list(reading.prune(Retention(max_bytes=0))),
+    ):
+        with pytest.raises(StorageError):
+            change()
+    assert names(writing, Query()) == [1]
+    derive_all(reading)
+    assert len(writing.search("number", Query())) == 1
+    space = reading.analyses.open_space(MODEL, 1, 1)
+    reading.analyses.embed(space.id, 1, [(1, 1.0, b"a")])
+    assert writing.analyses.count(space.id) == 1

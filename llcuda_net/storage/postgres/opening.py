@@ -1,0 +1,28 @@
+"""Opens a store in PostgreSQL where psycopg is installed: it is in the extra `cluster`."""
+
+from __future__ import annotations
+
+from llcuda_net.errors import StorageError
+from llcuda_net.storage.results.interface import Store
+
+#: How a connection URL begins; --store with another value is no PostgreSQL.
+SCHEMES = ("postgresql://", "postgres://")
+
+
+def open_postgres(url: str, write: bool) -> Store:
+    """The store of a database.
+
+    Args:
+        write: as of PostgresStore.
+
+    Raises:
+        StorageError: as of PostgresStore; or psycopg is not installed.
+    """
+    try:
+        from llcuda_net.storage.postgres.store import PostgresStore
+    except ImportError as error:  # of psycopg, or of the libpq that it needs
+        raise StorageError(
+            f"--store postgresql://… needs psycopg ({error}): pip install 'llcuda-net[cluster]'",
+            StorageError.REFUSED,
+        ) from error
+    return PostgresStore(url, write=write)
