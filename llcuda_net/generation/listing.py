@@ -17,8 +17,8 @@ from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import Registry, unknown
 from llcuda_net.generation.state import State
 from llcuda_net.storage.channels import text_pieces
+from llcuda_net.storage.packing.codec import beginning, preview
 from llcuda_net.storage.records import Result
-from llcuda_net.storage.results.codec import beginning, preview
 from llcuda_net.storage.results.interface import Query, Summary
 from llcuda_protocol import ListGenerations
 

@@ -22,8 +22,8 @@ from llcuda_net.cli.json_documents import document, line, logprobs, reasoning, s
 from llcuda_net.cli.progress import Progress
 from llcuda_net.cli.results.command import query_of
 from llcuda_net.cli.units import counted, iso
+from llcuda_net.storage.packing.codec import prompt_text
 from llcuda_net.storage.records import Result
-from llcuda_net.storage.results.codec import prompt_text
 from llcuda_net.storage.results.interface import Problem, Store
 from llcuda_net.util.csv_lines import csv_line
 from llcuda_net.util.terminal import StdoutFile, echo, is_terminal, one_line

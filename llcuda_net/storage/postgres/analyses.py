@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
+from llcuda_net.storage.packing.codec import Codec, digest, question
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.queries import count_after, number
 from llcuda_net.storage.postgres.rows import Found, listed, whole
 from llcuda_net.storage.records import DECODE_ERRORS, Logprobs, encode
-from llcuda_net.storage.results.codec import Codec, digest, question
 from llcuda_net.storage.results.interface import (
     DAMAGED,
     CertaintyStats,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from llcuda_net.errors import ResultDamaged, StorageError
-from llcuda_net.storage.packed_result import sealed, unpack
+from llcuda_net.storage.packing.codec import Codec
+from llcuda_net.storage.packing.packed_result import sealed, unpack
 from llcuda_net.storage.postgres.connection import Connection
 from llcuda_net.storage.records import Result
-from llcuda_net.storage.results.codec import Codec
 from llcuda_net.storage.results.interface import DAMAGED, Summary
 
 #: Bytes of a body's name: so many of its hash.

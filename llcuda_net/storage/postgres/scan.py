@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import partial
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.packed_result import summary_of
+from llcuda_net.storage.packing.codec import Codec, digest
+from llcuda_net.storage.packing.packed_result import summary_of
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.queries import Place, page, place
 from llcuda_net.storage.postgres.rows import Found, listed, whole
 from llcuda_net.storage.records import Result
-from llcuda_net.storage.results.codec import Codec, digest
 from llcuda_net.storage.results.interface import Problem, Query, Summary
 
 #: Results, and bodies, that one statement reads.

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from llcuda_net.storage.packed_result import summary_of
+from llcuda_net.storage.packing.codec import Codec, prompt_text
+from llcuda_net.storage.packing.packed_result import summary_of
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.queries import Place, conditions, page, place, where
 from llcuda_net.storage.postgres.rows import Found, listed, whole
 from llcuda_net.storage.postgres.terms import MODEL, OWNER, STATE, any_word, query, tag, vector
 from llcuda_net.storage.records import Result
-from llcuda_net.storage.results.codec import Codec, prompt_text
 from llcuda_net.storage.results.interface import DAMAGED, Hit, Query, Summary
 from llcuda_net.storage.results.queries import matches
 from llcuda_net.storage.words import Wanted, excerpts, parse

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage.packing.codec import Codec
 from llcuda_net.storage.postgres import migrations, queries
 from llcuda_net.storage.postgres import retention as pruning
 from llcuda_net.storage.postgres.analyses import PostgresAnalyses
@@ -20,7 +21,6 @@ from llcuda_net.storage.postgres.scan import Scan
 from llcuda_net.storage.postgres.search import SearchIndex
 from llcuda_net.storage.postgres.writing import Putter, delete
 from llcuda_net.storage.records import Result, hash_of
-from llcuda_net.storage.results.codec import Codec
 from llcuda_net.storage.results.interface import (
     Deleted,
     Hit,

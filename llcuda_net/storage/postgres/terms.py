@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from llcuda_net.storage.results.codec import digest
+from llcuda_net.storage.packing.codec import digest
 from llcuda_net.storage.words import Phrase, Wanted, is_alone, words_of
 
 #: What a text is found by besides its words; and bytes of a hash in the word for it.

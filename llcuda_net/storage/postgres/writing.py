@@ -13,11 +13,11 @@ from typing import Any
 
 from psycopg import errors as pg
 
-from llcuda_net.storage.packed_result import PackedResult, pack
+from llcuda_net.storage.packing.codec import Codec, digest
+from llcuda_net.storage.packing.packed_result import PackedResult, pack
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.rows import NAME, REFERENCE, whole
 from llcuda_net.storage.records import Result, encode, hash_of
-from llcuda_net.storage.results.codec import Codec, digest
 
 _WHAT = "results cannot be stored"
 #: Bytes of compressed bodies that are remembered: those of a conversation come with each turn.

@@ -17,8 +17,8 @@ import apsw
 import msgspec
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage.packing.codec import question
 from llcuda_net.storage.records import DECODE_ERRORS, Logprobs, encode
-from llcuda_net.storage.results.codec import question
 from llcuda_net.storage.results.connection import errors, rows, transaction
 from llcuda_net.storage.results.interface import (
     DAMAGED,

@@ -13,9 +13,9 @@ import apsw
 import structlog
 
 from llcuda_net.errors import ResultDamaged, StorageError
-from llcuda_net.storage.packed_result import sealed, summary_of, unpack
+from llcuda_net.storage.packing.codec import Codec
+from llcuda_net.storage.packing.packed_result import sealed, summary_of, unpack
 from llcuda_net.storage.records import Result, hash_of
-from llcuda_net.storage.results.codec import Codec
 from llcuda_net.storage.results.connection import errors, rows
 from llcuda_net.storage.results.interface import DAMAGED, Query, Summary
 from llcuda_net.storage.results.queries import indexed, matches

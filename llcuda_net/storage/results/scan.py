@@ -14,10 +14,10 @@ import apsw
 import structlog
 
 from llcuda_net.errors import ResultDamaged, StorageError
-from llcuda_net.storage.packed_result import summary_of
+from llcuda_net.storage.packing.codec import Codec, digest
+from llcuda_net.storage.packing.packed_result import summary_of
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results import queries
-from llcuda_net.storage.results.codec import Codec, digest
 from llcuda_net.storage.results.connection import errors, rows, transaction
 from llcuda_net.storage.results.interface import Problem, Query
 from llcuda_net.storage.results.reader import Reader

@@ -21,11 +21,11 @@ import apsw
 import structlog
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.packed_result import summary_of
+from llcuda_net.storage.packing.codec import digest, prompt_text
+from llcuda_net.storage.packing.packed_result import summary_of
 from llcuda_net.storage.ranking import register, weight
 from llcuda_net.storage.records import Result, encode
 from llcuda_net.storage.results import migrations
-from llcuda_net.storage.results.codec import digest, prompt_text
 from llcuda_net.storage.results.connection import connect, rows, transaction
 from llcuda_net.storage.results.interface import DAMAGED, DayStats, Hit, Query, Summary
 from llcuda_net.storage.results.queries import (

@@ -16,12 +16,12 @@ from typing import Any
 import apsw
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.packed_result import pack
+from llcuda_net.storage.packing.codec import Codec, digest
+from llcuda_net.storage.packing.packed_result import pack
 from llcuda_net.storage.records import Result, encode, hash_of
 from llcuda_net.storage.results import migrations, queries
 from llcuda_net.storage.results import retention as pruning
 from llcuda_net.storage.results.analyses import SqliteAnalyses
-from llcuda_net.storage.results.codec import Codec, digest
 from llcuda_net.storage.results.connection import connect, errors, rows, snapshot, transaction
 from llcuda_net.storage.results.interface import (
     Deleted,

@@ -33,8 +33,8 @@ import trio
 
 from llcuda_net.errors import ResultDamaged, StorageError
 from llcuda_net.storage.journal.disk import Files, has_no_room
+from llcuda_net.storage.packing.codec import Codec, digest
 from llcuda_net.storage.records import DECODE_ERRORS, HASH_SIZE, Result, encode
-from llcuda_net.storage.results.codec import Codec, digest
 
 log = structlog.get_logger(__name__)
 

@@ -16,8 +16,8 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.listing import Selection
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import LINGER, Registry
+from llcuda_net.storage.packing.codec import beginning
 from llcuda_net.storage.records import Level, TokenLog
-from llcuda_net.storage.results.codec import beginning
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.storage.storage import Storage
 from llcuda_protocol import (

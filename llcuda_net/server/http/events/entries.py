@@ -10,7 +10,7 @@ from llcuda_net.server.http.delivery.format import failure_of
 from llcuda_net.server.http.formats import format_of
 from llcuda_net.server.http.generations.details import timings_of
 from llcuda_net.server.http.openai.answers import usage_of
-from llcuda_net.storage.results.codec import beginning, preview
+from llcuda_net.storage.packing.codec import beginning, preview
 
 
 def run_of(generation: Generation, queued: int, *, with_owner: bool) -> dict[str, Any]:

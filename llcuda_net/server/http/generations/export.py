@@ -16,7 +16,7 @@ from llcuda_net.server.http.delivery.download import fenced, headers_of, quoted
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.request import check_names
-from llcuda_net.storage.results.codec import content_text, preview
+from llcuda_net.storage.packing.codec import content_text, preview
 
 #: Forms of an export: the suffix and the type of the file.
 FORMATS = {

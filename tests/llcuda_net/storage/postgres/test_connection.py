@@ -10,10 +10,10 @@ import pytest
 from psycopg import errors as pg
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage.packing.codec import Codec
 from llcuda_net.storage.postgres.connection import Connection, Session, as_storage_error
 from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.postgres.writing import Putter
-from llcuda_net.storage.results.codec import Codec
 from tests.support.storage.postgres import Postgres, programs
 from tests.support.storage.records import result
 

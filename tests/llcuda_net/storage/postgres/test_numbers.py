@@ -16,11 +16,11 @@ from typing import TypeVar
 import psycopg
 import pytest
 
+from llcuda_net.storage.packing.codec import Codec
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.postgres.writing import Putter, delete
 from llcuda_net.storage.records import Result
-from llcuda_net.storage.results.codec import Codec
 from tests.support.storage.postgres import Postgres
 from tests.support.storage.records import result
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from llcuda_net.storage.packing.codec import preview, prompt_text, question
 from llcuda_net.storage.records import Result, Switch, TokenLog, encode
-from llcuda_net.storage.results.codec import preview, prompt_text, question
 from llcuda_net.storage.results.interface import Query
 from llcuda_net.storage.results.sqlite import SqliteStore
 from tests.support.storage.records import result

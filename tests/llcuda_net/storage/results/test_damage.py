@@ -13,8 +13,8 @@ import pytest
 
 from llcuda_net.errors import ResultDamaged, StorageError
 from llcuda_net.generation.persistence import refused
+from llcuda_net.storage.packing.codec import beginning
 from llcuda_net.storage.records import Result, TokenLog, hash_of, packed
-from llcuda_net.storage.results.codec import beginning
 from llcuda_net.storage.results.interface import DAMAGED, Problem, Query, Retention, Summary
 from llcuda_net.storage.results.sqlite import DERIVED, RESULTS, SqliteStore
 from llcuda_protocol import ErrorCode

@@ -15,8 +15,7 @@ import msgspec
 
 from llcuda_net.errors import ResultDamaged, StorageError
 from llcuda_net.storage.channels import text_pieces
-from llcuda_net.storage.records import DECODE_ERRORS, Result, encode
-from llcuda_net.storage.results.codec import (
+from llcuda_net.storage.packing.codec import (
     Codec,
     FetchBody,
     Meta,
@@ -27,6 +26,7 @@ from llcuda_net.storage.results.codec import (
     seal,
     unpack_meta,
 )
+from llcuda_net.storage.records import DECODE_ERRORS, Result, encode
 from llcuda_net.storage.results.interface import Summary
 
 #: Bytes that a result takes besides its contents: columns, and entries in indices.
