@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     ("errors", "data", "page"),
     ("util", "config", "storage"),
+    ("cluster",),
     ("upstream", "scheduler", "client"),
     ("models",),
     ("sync",),

@@ -15,7 +15,10 @@ from llcuda_net.storage.postgres.store import PostgresStore
 from tests.support.storage.postgres import Postgres
 from tests.support.storage.records import result
 
-NEXT = (*MIGRATIONS, Migration(2, "another", "CREATE TABLE llcuda.another (a integer)"))
+NEXT = (
+    *MIGRATIONS,
+    Migration(len(MIGRATIONS) + 1, "another", "CREATE TABLE llcuda.another (a integer)"),
+)
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def test_of_several_that_start_at_once_one_migrates(url: str) -> None:
     assert {store.reached() for store in stores} == {1}
     with psycopg.connect(url) as connection:
         sql = "SELECT number, name FROM llcuda.migrations"
-        assert connection.execute(sql).fetchall() == [(1, MIGRATIONS[0].name)]
+        assert connection.execute(sql).fetchall() == [(one.number, one.name) for one in MIGRATIONS]
     for store in stores:
         store.close()
 
@@ -46,7 +49,7 @@ def test_a_later_version_keeps_what_is_there(url: str) -> None:
     migrations.migrate(session, NEXT)  # does nothing
     assert store.get(result(1).id) == result(1)
     for write in (True, False):
-        with pytest.raises(StorageError, match="version 2, this llcuda knows up to 1") as caught:
+        with pytest.raises(StorageError, match="version 3, this llcuda knows up to 2") as caught:
             PostgresStore(url, write=write)
         assert caught.value.code == StorageError.REFUSED
     session.close()
@@ -54,11 +57,14 @@ def test_a_later_version_keeps_what_is_there(url: str) -> None:
 
 
 def test_a_migration_that_fails_leaves_nothing(url: str) -> None:
-    broken = (*MIGRATIONS, Migration(2, "x", "CREATE TABLE llcuda.a (b integer); SELECT 1 / 0"))
+    broken = (
+        *MIGRATIONS,
+        Migration(len(MIGRATIONS) + 1, "x", "CREATE TABLE llcuda.a (b integer); SELECT 1 / 0"),
+    )
     session = Session(url, write=True)
     with pytest.raises(StorageError):
         migrations.migrate(session, broken)
-    assert session.ask("it", migrations.version) == 1
+    assert session.ask("it", migrations.version) == 2
     migrations.migrate(session, NEXT)
     session.close()
 

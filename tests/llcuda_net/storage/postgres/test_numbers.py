@@ -6,28 +6,22 @@ for it is seen to wait in PostgreSQL's own view of locks.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from llcuda_net.storage.packing.codec import Codec
-from llcuda_net.storage.postgres.connection import Connection, Session
+from llcuda_net.storage.postgres.connection import Session
 from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.postgres.writing import Putter, delete
 from llcuda_net.storage.records import Result
+from tests.support.storage.interleaving import standing, wait_for_lock
 from tests.support.storage.postgres import Postgres
 from tests.support.storage.records import result
 
 SHARED = {"prompt": "A text that is long enough to be shared. " * 50}
-
-
-_T = TypeVar("_T")
 
 
 @pytest.fixture
@@ -41,50 +35,8 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield out
 
 
-class Standing(Session):
-    """A session whose transactions stand before their commit until they are let go."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url, write=True)
-        self.stands, self.go = threading.Event(), threading.Event()
-
-    def change(self, what: str, change: Callable[[Connection], _T]) -> _T:
-        def stand(db: Connection) -> _T:
-            out = change(db)
-            self.stands.set()
-            assert self.go.wait(60)
-            return out
-
-        return super().change(what, stand)
-
-
-@contextmanager
-def standing(url: str, pool: ThreadPoolExecutor, results: list[Result]) -> Iterator[Future[None]]:
-    """A put that has done all but its commit; it is let go at the end of the block."""
-    session = Standing(url)
-    done = pool.submit(Putter(session, Codec()).put, results)
-    assert session.stands.wait(60)
-    try:
-        yield done
-    finally:
-        session.go.set()
-        done.result(60)
-        session.close()
-
-
-def wait_for_lock(url: str, count: int = 1) -> None:
-    """Return when so many wait for a lock."""
-    sql = (
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    )
-    with psycopg.connect(url, autocommit=True) as connection:
-        for _ in range(6000):
-            row = connection.execute(sql).fetchone()
-            if row is not None and row[0] >= count:
-                return
-            time.sleep(0.01)
-    raise AssertionError("nobody waits")
+def put(results: list[Result]) -> Callable[[Session], None]:
+    return lambda session: Putter(session, Codec()).put(results)
 
 
 def numbers(store: PostgresStore, after: int = 0) -> list[int]:
@@ -93,7 +45,7 @@ def numbers(store: PostgresStore, after: int = 0) -> list[int]:
 
 def test_a_later_number_waits_for_an_earlier_one(url: str, pool: ThreadPoolExecutor) -> None:
     store, other = PostgresStore(url, write=True), PostgresStore(url, write=True)
-    with standing(url, pool, [result(1), result(2)]):
+    with standing(url, pool, put([result(1), result(2)])):
         later = pool.submit(other.put, [result(3)])
         wait_for_lock(url)
         assert numbers(store) == []
@@ -110,7 +62,7 @@ def test_a_later_number_waits_for_an_earlier_one(url: str, pool: ThreadPoolExecu
 def test_the_same_result_of_two_is_stored_once(url: str, pool: ThreadPoolExecutor) -> None:
     store, other = PostgresStore(url, write=True), PostgresStore(url, write=True)
     one = result(1, request=SHARED, reason="first")
-    with standing(url, pool, [one, result(2, request=SHARED)]):
+    with standing(url, pool, put([one, result(2, request=SHARED)])):
         again = pool.submit(other.put, [result(1, request=SHARED), result(3, request=SHARED)])
         wait_for_lock(url)
     again.result(60)
@@ -128,10 +80,10 @@ def test_a_body_that_is_going_is_stored_anew(url: str, pool: ThreadPoolExecutor)
     with psycopg.connect(url) as connection:
         connection.execute("SET search_path = llcuda")
         delete(connection, "id = %s", (result(1).id,))
-        put = pool.submit(other.put, [result(2, request=SHARED)])
+        again = pool.submit(other.put, [result(2, request=SHARED)])
         wait_for_lock(url)
         connection.commit()
-    put.result(60)
+    again.result(60)
     assert store.get(result(1).id) is None
     assert store.get(result(2).id) == result(2, request=SHARED)
     assert [problem for problem in store.verify() if problem] == []

@@ -1,0 +1,186 @@
+"""Leases, fences and takeovers, as statements of PostgreSQL; docs/cluster.md argues for each.
+
+Every function runs in one transaction of its caller, READ COMMITTED, and may be called again after
+its answer was lost. Locks are taken in this order: a row of `leases`; rows of `servers`, in the
+order of their numbers; rows of `generations`. Who writes what a server has holds the row of that
+server in `servers` in share mode, and who fences it changes that row: so each write is wholly
+before the fence, and seen by the one that fences, or is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from llcuda_net.cluster.standing import LEASE
+from llcuda_net.storage.postgres.connection import Connection
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A generation to take over: its id, and its log so far, as records for one's own journal."""
+
+    generation: str
+    records: bytes
+
+
+def join(db: Connection, name: str, address: str, seconds: float = LEASE) -> int:
+    """Begin a life as a server: its number, which no other life has or had."""
+    row = db.execute(
+        "INSERT INTO servers (name, address) VALUES (%s, %s) RETURNING number", (name, address)
+    ).fetchone()
+    assert row is not None
+    db.execute(
+        "INSERT INTO leases VALUES (%s, clock_timestamp() + make_interval(secs => %s))",
+        (row[0], seconds),
+    )
+    return int(row[0])
+
+
+def renew(db: Connection, me: int, seconds: float = LEASE) -> bool:
+    """Renew one's lease; whether there is still one: it goes when its server is fenced."""
+    return (
+        db.execute(
+            "UPDATE leases SET expires = clock_timestamp() + make_interval(secs => %s)"
+            " WHERE server = %s",
+            (seconds, me),
+        ).rowcount
+        == 1
+    )
+
+
+def append(db: Connection, me: int, number: int, data: bytes) -> bool:
+    """Add a batch to one's journal; whether it is there, by this attempt or an earlier one.
+
+    False: this server is fenced.
+    """
+    row = db.execute(
+        "WITH me AS (SELECT number FROM servers WHERE number = %s AND NOT fenced FOR SHARE),"
+        " added AS (INSERT INTO journal (server, number, data) SELECT me.number, %s, %s FROM me"
+        " ON CONFLICT DO NOTHING) SELECT count(*) FROM me",
+        (me, number, data),
+    ).fetchone()
+    return row is not None and row[0] == 1
+
+
+def accept(db: Connection, me: int, generation: str, owner: str, number: int, data: bytes) -> bool:
+    """Note that a generation is this server's, with the batch that opens it; as `append`."""
+    if not append(db, me, number, data):
+        return False
+    db.execute(
+        "INSERT INTO generations (id, owner, server) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        (generation, owner, me),
+    )
+    return True
+
+
+def expired(db: Connection, me: int) -> list[int]:
+    """Servers to take over: whose lease is over, or whose adopter was fenced before it was done."""
+    return [
+        number
+        for (number,) in db.execute(
+            "SELECT s.number FROM servers s LEFT JOIN leases l ON l.server = s.number"
+            " LEFT JOIN servers a ON a.number = s.adopter"
+            " WHERE s.number <> %s AND NOT s.adopted"
+            " AND (l.expires < clock_timestamp() OR (s.fenced AND coalesce(a.fenced, true)))"
+            " ORDER BY s.number",
+            (me,),
+        )
+    ]
+
+
+def fence(db: Connection, me: int, other: int) -> bool:
+    """Fence a server whose lease is over, to adopt what it has; whether this server is to do that.
+
+    From the commit on, nothing that it writes is committed, and all that it had committed is seen.
+    """
+    # A renewal that is under way comes first: the row is looked at again when that has ended.
+    over = db.execute(
+        "SELECT 1 FROM leases WHERE server = %s AND expires < clock_timestamp() FOR UPDATE",
+        (other,),
+    ).fetchone()
+    lease = db.execute("SELECT 1 FROM leases WHERE server = %s", (other,)).fetchone()
+    if over is None and lease is not None:
+        return False
+    rows = db.execute(
+        "SELECT number, fenced, adopter, adopted FROM servers WHERE number = ANY(%s)"
+        " ORDER BY number FOR UPDATE",
+        ([me, other],),
+    ).fetchall()
+    found = {number: rest for number, *rest in rows}
+    if me == other or me not in found or other not in found or found[me][0]:
+        return False
+    fenced, adopter, adopted = found[other]
+    if adopted or (fenced and adopter != me and not _is_fenced(db, adopter)):
+        return False
+    db.execute("DELETE FROM leases WHERE server = %s", (other,))
+    db.execute("UPDATE servers SET fenced = true, adopter = %s WHERE number = %s", (me, other))
+    return True
+
+
+def _is_fenced(db: Connection, server: int) -> bool:
+    """Whether a server is fenced. Its row need not be locked: no fence is ever taken back."""
+    row = db.execute("SELECT fenced FROM servers WHERE number = %s", (server,)).fetchone()
+    return row is None or bool(row[0])
+
+
+def journal(db: Connection, server: int, after: int = 0, limit: int = 64) -> Iterator[bytes]:
+    """Batches of a server's journal, in their order; of a fenced one, nothing comes any more."""
+    for (data,) in db.execute(
+        "SELECT data FROM journal WHERE server = %s AND number > %s ORDER BY number LIMIT %s",
+        (server, after, limit),
+        binary=True,
+    ).fetchall():
+        yield data
+
+
+def owned(db: Connection, server: int) -> dict[str, int]:
+    """The generations of a server, with their epochs."""
+    rows = db.execute("SELECT id, epoch FROM generations WHERE server = %s ORDER BY id", (server,))
+    return dict(rows.fetchall())
+
+
+def adopt(
+    db: Connection, me: int, other: int, number: int, generations: Sequence[Adopted]
+) -> dict[str, int] | None:
+    """Take over generations of a server that this one has fenced: their new epochs.
+
+    Each is in one's own journal, in the batch `number`, and one's own, or neither. None: this
+    server is fenced itself, or another one adopts from it.
+    """
+    rows = db.execute(
+        "SELECT number, fenced, adopter FROM servers WHERE number = ANY(%s) ORDER BY number"
+        " FOR SHARE",
+        ([me, other],),
+    ).fetchall()
+    found = {one: rest for one, *rest in rows}
+    if me not in found or other not in found or found[me][0] or found[other] != [True, me]:
+        return None
+    ids = [one.generation for one in generations]
+    moved = {
+        id_
+        for (id_,) in db.execute(
+            "UPDATE generations SET server = %s, epoch = epoch + 1 WHERE id = ANY(%s)"
+            " AND server = %s RETURNING id",
+            (me, ids, other),
+        )
+    }
+    data = b"".join(one.records for one in generations if one.generation in moved)
+    if moved:
+        append(db, me, number, data)  # this server's row is locked, and not fenced
+    # Also those of an earlier attempt, whose answer was lost.
+    sql = "SELECT id, epoch FROM generations WHERE id = ANY(%s) AND server = %s"
+    return dict(db.execute(sql, (ids, me)).fetchall())
+
+
+def adopted(db: Connection, me: int, other: int) -> bool:
+    """Forget a server of which nothing is left to adopt; whether that is so."""
+    if owned(db, other):
+        return False
+    done = db.execute(
+        "UPDATE servers SET adopted = true WHERE number = %s AND fenced AND adopter = %s",
+        (other, me),
+    ).rowcount
+    if done:
+        db.execute("DELETE FROM journal WHERE server = %s", (other,))
+    return bool(done)
