@@ -220,9 +220,12 @@ def test_an_adopter_that_dies_is_followed_by_another(cluster: Cluster) -> None:
     assert cluster.do(lambda db: leases.renew(db, one, OVER))
     assert cluster.do(lambda db: leases.expired(db, heir)) == [one]
     assert cluster.fence(heir, one)
+    rest = [Adopted("h", b"h")]
+    assert cluster.do(lambda db: leases.adopt(db, one, gone, 2, rest)) is None  # it wakes up
+    assert cluster.do(lambda db: leases.owned(db, gone)) == {"h": 1}
     assert cluster.do(lambda db: leases.expired(db, heir)) == [gone]
     assert cluster.fence(heir, gone)
-    assert cluster.do(lambda db: adopt(db, me=one, other=gone)) is None  # it wakes up
+    assert cluster.do(lambda db: adopt(db, me=one, other=gone)) is None
     moved = [Adopted("g", b"g"), Adopted("h", b"h")]
     assert cluster.do(lambda db: leases.adopt(db, heir, one, 1, moved)) == {"g": 3}
     assert cluster.do(lambda db: leases.adopt(db, heir, gone, 2, moved)) == {"g": 3, "h": 2}
