@@ -44,10 +44,13 @@ _TIMEOUTS = {
     False: {"statement_timeout": "600s", "lock_timeout": "10s"},
 }
 _SETTINGS = {
-    "search_path": f"{SCHEMA}, pg_catalog",
+    # PostgreSQL's own names come first by themselves, temporary tables only where that is said.
+    "search_path": f"{SCHEMA}, pg_temp",
     "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "60s",
     "jit": "off",
+    # One plan for every owner would be one for the owner with the most results.
+    "plan_cache_mode": "force_custom_plan",
     "extra_float_digits": "1",
 }
 #: What others' transactions may do to ours: it is done again.
