@@ -294,7 +294,9 @@ def open_store(arguments: argparse.Namespace, *, write: bool = False) -> Store:
     """
     from llcuda_net.storage.postgres.opening import SCHEMES, open_postgres
     from llcuda_net.storage.results.sqlite import SqliteStore
+    from llcuda_net.util import logs
 
+    logs.configure("warning")  # to stderr: what a store logs is no part of the output
     folder = data_directory(arguments)
     named = arguments.store or os.environ.get("LLCUDA_STORE") or "sqlite"
     try:

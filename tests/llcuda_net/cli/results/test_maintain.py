@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import apsw
 import pytest
 
 from llcuda_net.cli.common import Exit
@@ -99,3 +100,19 @@ def test_delete_says_what_would_go_and_deletes_it(directory: Path, llcuda: Llcud
         {"deleted": True, "id": "result-000003"}
     ]
     assert llcuda("verify").code == Exit.OK
+
+
+def test_what_a_store_logs_is_not_printed(directory: Path, llcuda: Llcuda) -> None:
+    db = apsw.Connection(str(directory / "results.db"))
+    db.execute("DELETE FROM migrations WHERE number = 3")  # as version 2 has left it
+    db.execute("DROP TABLE zones; DROP TABLE owner_zones; DROP TRIGGER results_removed")
+    db.execute("DROP INDEX results_listed; DROP INDEX results_owned; DROP INDEX results_cache")
+    db.execute(
+        "CREATE INDEX results_model ON results (model, created);"
+        "CREATE INDEX results_owner ON results (owner, created) WHERE owner != '';"
+        "CREATE INDEX results_state ON results (state, created) WHERE state != 'done';"
+        "CREATE INDEX results_cache ON results (request_hash, model) WHERE cacheable = 1"
+    )
+    db.close()
+    (found,) = llcuda("prune", "--json", "--yes", "--max-size", "1").objects
+    assert found["deleted"] is True
