@@ -220,12 +220,16 @@ def _bytes(name: int) -> bytes:
 def delete(db: Connection, where: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Delete results and what was computed of them: seq, size, owner and key of each.
 
-    What only they used goes, too. Locks: results, then bodies in the order of their names.
+    What only they used goes, too, and their keys are free. Locks: results, then bodies in the order
+    of their names, then keys.
     """
-    sql = f"DELETE FROM results WHERE {where} RETURNING bodies, seq, size, owner, key"
+    sql = f"DELETE FROM results WHERE {where} RETURNING bodies, id, seq, size, owner, key"
     gone = db.execute(sql, values, binary=True).fetchall()
     _release(db, (row[0] for row in gone))
-    return [row[1:] for row in gone]
+    with_key = [row[1] for row in gone if row[-1] is not None]
+    if with_key:
+        db.execute("DELETE FROM keys WHERE generation = ANY(%s)", (with_key,))
+    return [row[2:] for row in gone]
 
 
 def _release(db: Connection, lists: Iterable[bytes]) -> None:

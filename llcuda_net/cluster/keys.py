@@ -1,0 +1,148 @@
+"""Idempotency keys over the cluster, as statements of PostgreSQL; docs/cluster.md argues for them.
+
+Every function runs in one transaction of its caller, READ COMMITTED, and may be called again after
+its answer was lost. Locks: the own row of `servers` in share mode, then rows of `keys` in the order
+of owner and key.
+
+Theory. A row says which generation has a key. It is taken before that generation begins, or in the
+transaction that accepts it, and goes with its result. In between it may have become void, and then
+the next one may have it:
+
+- the generation came to an end, but not to its work: it is tried again;
+- its server is fenced, and it is nowhere: it was never accepted, or kept in memory only. All that
+  the server had committed was committed before the fence, so a statement that sees the fence sees
+  that, too: nothing can appear later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llcuda_net.storage.postgres.connection import Connection
+
+#: Where a row is void; `gone` are generations of the own server that it does not have any more.
+_VOID = (
+    "(k.server = %(me)s AND k.generation = ANY(%(gone)s))"
+    " OR EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation AND r.state <> 'done')"
+    " OR NOT (EXISTS (SELECT 1 FROM servers s WHERE s.number = k.server AND NOT s.fenced)"
+    " OR EXISTS (SELECT 1 FROM generations g WHERE g.id = k.generation)"
+    " OR EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation))"
+)
+_GIVEN = (
+    "unnest(%(owners)s::text[], %(keys)s::bytea[], %(generations)s::text[], %(hashes)s::bytea[])"
+    " AS d (owner, key, generation, request_hash)"
+)
+_CLAIM = (
+    "WITH me AS (SELECT number FROM servers WHERE number = %(me)s AND NOT fenced FOR SHARE),"
+    " taken AS (INSERT INTO keys AS k (owner, key, generation, request_hash, server)"
+    f" SELECT d.owner, d.key, d.generation, d.request_hash, me.number FROM {_GIVEN}, me"
+    " ORDER BY d.owner, d.key ON CONFLICT (owner, key) DO UPDATE SET"
+    " generation = excluded.generation, request_hash = excluded.request_hash,"
+    f" server = excluded.server WHERE {_VOID})"
+    " SELECT count(*) FROM me"
+)
+_OTHERS = (
+    f"SELECT d.generation, k.generation FROM {_GIVEN} JOIN keys k USING (owner, key)"
+    " WHERE k.generation <> d.generation"
+)
+_UNKNOWN = (
+    "SELECT k.generation FROM keys k WHERE k.server = %s"
+    " AND NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = k.generation)"
+    " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation)"
+)
+_VOID_OF_OTHERS = (
+    "DELETE FROM keys k WHERE NOT EXISTS (SELECT 1 FROM servers s WHERE s.number = k.server"
+    " AND NOT s.fenced) AND NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = k.generation)"
+    " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation)"
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """An owner's idempotency key for a generation."""
+
+    owner: str
+    key: str
+    generation: str
+    request_hash: bytes
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a key means.
+
+    Attributes:
+        generation: its id.
+        request_hash: of what was asked with the key.
+        server: the life that took it; the generation may be another one's by now.
+        over: whether the generation is in the store of results.
+        done: whether it has done its work.
+    """
+
+    generation: str
+    request_hash: bytes
+    server: int
+    over: bool
+    done: bool
+
+
+def claim(
+    db: Connection, me: int, keys: Sequence[Key], gone: Sequence[str] = ()
+) -> dict[str, str] | None:
+    """Take keys for generations of this server.
+
+    Args:
+        keys: of one key the last one counts.
+        gone: generations of this server that have ended, or are about to, without their work done.
+
+    Returns:
+        Of those whose key another generation has: which. None: this server is fenced.
+    """
+    unique = {(one.owner, one.key): one for one in keys}
+    ordered = [unique[place] for place in sorted(unique)]
+    given = {
+        "me": me,
+        "gone": [*gone],
+        "owners": [one.owner for one in ordered],
+        "keys": [one.key.encode() for one in ordered],
+        "generations": [one.generation for one in ordered],
+        "hashes": [one.request_hash for one in ordered],
+    }
+    row = db.execute(_CLAIM, given).fetchone()
+    if row is None or row[0] != 1:
+        return None
+    # A statement of its own, which sees what those had committed for whom the first one waited.
+    return dict(db.execute(_OTHERS, given).fetchall())
+
+
+def find(db: Connection, owner: str, key: str) -> Held | None:
+    """What an owner's key means; None: nothing."""
+    row = db.execute(
+        "SELECT k.generation, k.request_hash, k.server, r.state FROM keys k"
+        " LEFT JOIN results r ON r.id = k.generation WHERE k.owner = %s AND k.key = %s",
+        (owner, key.encode()),
+    ).fetchone()
+    if row is None:
+        return None
+    generation, request_hash, server, state = row
+    return Held(generation, bytes(request_hash), server, state is not None, state == "done")
+
+
+def release(db: Connection, generations: Sequence[str]) -> int:
+    """Free the keys of generations that are gone; how many were theirs."""
+    sql = "DELETE FROM keys WHERE generation = ANY(%s)"
+    return db.execute(sql, ([*generations],)).rowcount
+
+
+def unknown(db: Connection, me: int) -> list[str]:
+    """Generations with keys that this server took and that are neither open nor stored.
+
+    Those that it does not have either, in memory or among what is transient, are to be released.
+    """
+    return [id_ for (id_,) in db.execute(_UNKNOWN, (me,))]
+
+
+def sweep(db: Connection) -> int:
+    """Delete the void rows of servers that are fenced; how many. Nothing needs it but the disk."""
+    return db.execute(_VOID_OF_OTHERS).rowcount
