@@ -154,6 +154,10 @@ class ShuttingDown(RequestError):
     """The server drains and takes nothing new."""
 
 
+class LeaseLost(RequestError):
+    """The server was not heard by its cluster for too long: another one may have what it had."""
+
+
 class InternalError(RequestError):
     """A bug in the server."""
 
@@ -189,6 +193,7 @@ REQUEST_ERRORS: dict[str, type[RequestError]] = {
     "damaged": Damaged,
     "interrupted": Interrupted,
     "shutting_down": ShuttingDown,
+    "lease_lost": LeaseLost,
     "internal": InternalError,
 }
 for _code, _class in REQUEST_ERRORS.items():
@@ -229,6 +234,8 @@ class StorageError(LlcudaError):
     DAMAGED = "storage_damaged"
     #: The data directory is another server's, of a newer version, or cannot be used.
     REFUSED = "storage_refused"
+    #: Others of the cluster have taken over: this life of the server writes nothing more.
+    FENCED = "storage_fenced"
     #: The argument cannot be stored or searched for.
     INVALID = "storage_invalid"
 

@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from llcuda_net.cluster.standing import LEASE
 from llcuda_net.storage.postgres.connection import Connection
 
+#: Where servers that come, leave or are fenced are announced.
+CHANNEL = "llcuda_servers"
+#: Seconds for which a server that is over and adopted is remembered.
+_REMEMBERED = 86_400.0
+
 
 @dataclass(frozen=True)
 class Adopted:
@@ -22,6 +27,29 @@ class Adopted:
 
     generation: str
     records: bytes
+
+
+@dataclass(frozen=True)
+class Member:
+    """A server that is not fenced, as the database sees it.
+
+    Attributes:
+        started: when its life began, in seconds since 1970, by the database's clock.
+        seconds: until its lease is over; negative: it is, and nobody has fenced it yet.
+    """
+
+    number: int
+    name: str
+    address: str
+    started: float
+    seconds: float
+
+
+def identity(db: Connection) -> str:
+    """Which store this is: the numbers of servers are those of one store."""
+    row = db.execute("SELECT identity::text FROM store").fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def join(db: Connection, name: str, address: str, seconds: float = LEASE) -> int:
@@ -34,7 +62,30 @@ def join(db: Connection, name: str, address: str, seconds: float = LEASE) -> int
         "INSERT INTO leases VALUES (%s, clock_timestamp() + make_interval(secs => %s))",
         (row[0], seconds),
     )
+    db.execute(
+        "DELETE FROM servers WHERE adopted"
+        " AND started < clock_timestamp() - make_interval(secs => %s)",
+        (_REMEMBERED,),
+    )
+    _announce(db)
     return int(row[0])
+
+
+def _announce(db: Connection) -> None:
+    """Have the others look at the tables when this transaction is committed."""
+    db.execute(f"NOTIFY {CHANNEL}")
+
+
+def members(db: Connection) -> list[Member]:
+    """The servers that are not fenced, by their numbers."""
+    return [
+        Member(number, name, address, float(started), float(seconds))
+        for number, name, address, started, seconds in db.execute(
+            "SELECT s.number, s.name, s.address, extract(epoch FROM s.started),"
+            " extract(epoch FROM l.expires - clock_timestamp())"
+            " FROM servers s JOIN leases l ON l.server = s.number ORDER BY s.number"
+        )
+    ]
 
 
 def renew(db: Connection, me: int, seconds: float = LEASE) -> bool:
@@ -46,6 +97,16 @@ def renew(db: Connection, me: int, seconds: float = LEASE) -> bool:
             (seconds, me),
         ).rowcount
         == 1
+    )
+
+
+def hold(db: Connection, me: int) -> bool:
+    """Keep one's own fence away until this transaction is over; whether one is not fenced."""
+    return (
+        db.execute(
+            "SELECT 1 FROM servers WHERE number = %s AND NOT fenced FOR SHARE", (me,)
+        ).fetchone()
+        is not None
     )
 
 
@@ -74,17 +135,24 @@ def accept(db: Connection, me: int, generation: str, owner: str, number: int, da
     return True
 
 
-def expired(db: Connection, me: int) -> list[int]:
-    """Servers to take over: whose lease is over, or whose adopter was fenced before it was done."""
+def expired(db: Connection, me: int, grace: float = LEASE) -> list[int]:
+    """Servers to take over: whose lease is over, whose adopter was fenced before it was done, or
+    that this server adopts from already.
+
+    While the database was down nobody could renew: so for one lease's time after its start, no
+    lease counts as over.
+    """
     return [
         number
         for (number,) in db.execute(
             "SELECT s.number FROM servers s LEFT JOIN leases l ON l.server = s.number"
             " LEFT JOIN servers a ON a.number = s.adopter"
             " WHERE s.number <> %s AND NOT s.adopted"
-            " AND (l.expires < clock_timestamp() OR (s.fenced AND coalesce(a.fenced, true)))"
+            " AND ((l.expires < clock_timestamp() AND pg_postmaster_start_time()"
+            " < clock_timestamp() - make_interval(secs => %s))"
+            " OR (s.fenced AND (s.adopter = %s OR coalesce(a.fenced, true))))"
             " ORDER BY s.number",
-            (me,),
+            (me, grace, me),
         )
     ]
 
@@ -102,6 +170,17 @@ def fence(db: Connection, me: int, other: int) -> bool:
     lease = db.execute("SELECT 1 FROM leases WHERE server = %s", (other,)).fetchone()
     if over is None and lease is not None:
         return False
+    return _fence(db, me, other)
+
+
+def fence_former(db: Connection, me: int, former: int) -> bool:
+    """The same of a life that is known to be over, whatever its lease says."""
+    db.execute("SELECT 1 FROM leases WHERE server = %s FOR UPDATE", (former,))
+    return _fence(db, me, former)
+
+
+def _fence(db: Connection, me: int, other: int) -> bool:
+    """Fence a server whose lease's row is locked, or gone."""
     rows = db.execute(
         "SELECT number, fenced, adopter, adopted FROM servers WHERE number = ANY(%s)"
         " ORDER BY number FOR UPDATE",
@@ -115,7 +194,21 @@ def fence(db: Connection, me: int, other: int) -> bool:
         return False
     db.execute("DELETE FROM leases WHERE server = %s", (other,))
     db.execute("UPDATE servers SET fenced = true, adopter = %s WHERE number = %s", (me, other))
+    _announce(db)
     return True
+
+
+def leave(db: Connection, me: int) -> None:
+    """Fence oneself: whoever looks first adopts what is left."""
+    db.execute("DELETE FROM leases WHERE server = %s", (me,))
+    left = db.execute(
+        "UPDATE servers SET fenced = true WHERE number = %s AND NOT fenced", (me,)
+    ).rowcount
+    if left:
+        if not owned(db, me):
+            db.execute("UPDATE servers SET adopted = true WHERE number = %s", (me,))
+            db.execute("DELETE FROM journal WHERE server = %s", (me,))
+        _announce(db)
 
 
 def _is_fenced(db: Connection, server: int) -> bool:
@@ -138,6 +231,42 @@ def owned(db: Connection, server: int) -> dict[str, int]:
     """The generations of a server, with their epochs."""
     rows = db.execute("SELECT id, epoch FROM generations WHERE server = %s ORDER BY id", (server,))
     return dict(rows.fetchall())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a generation is that is not over.
+
+    Attributes:
+        owner: whose it is.
+        server: who has it; its adopter is to have it soon where that one is fenced.
+        address: HOST:PORT of that server.
+    """
+
+    owner: str
+    server: int
+    epoch: int
+    address: str
+    fenced: bool
+
+
+def place(db: Connection, id_: str) -> Place | None:
+    """Where a generation is; None: it is over, or no server of the cluster has it."""
+    row = db.execute(
+        "SELECT g.owner, g.server, g.epoch, s.address, s.fenced FROM generations g"
+        " JOIN servers s ON s.number = g.server WHERE g.id = %s",
+        (id_,),
+    ).fetchone()
+    return None if row is None else Place(*row)
+
+
+def known(db: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of these generations that some server has, or whose results are stored."""
+    sql = (
+        "SELECT id FROM generations WHERE id = ANY(%s)"
+        " UNION SELECT id FROM results WHERE id = ANY(%s)"
+    )
+    return {id_ for (id_,) in db.execute(sql, ([*ids], [*ids]))}
 
 
 def adopt(

@@ -45,16 +45,18 @@ class OwnLease:
     Attributes:
         good_until: by the server's clock.
         renew_at: when the next renewal is to be sent.
+        since: when it was sent since which it was good without a gap.
     """
 
     good_until: float
     renew_at: float
     fenced: bool = False
+    since: float = 0.0
 
     @classmethod
     def taken(cls, sent: float) -> OwnLease:
         """The lease of a server that joined by a request sent at this time."""
-        return cls(sent + STOP, sent + RENEW)
+        return cls(sent + STOP, sent + RENEW, since=sent)
 
     def asked(self, now: float) -> OwnLease:
         """A renewal is being sent."""
@@ -64,7 +66,8 @@ class OwnLease:
         """A renewal that was sent then was answered; answers may come in any order."""
         if not renewed:
             return replace(self, fenced=True)
-        return replace(self, good_until=max(self.good_until, sent + STOP))
+        since = sent if sent > self.good_until else self.since
+        return replace(self, good_until=max(self.good_until, sent + STOP), since=since)
 
     def refused(self) -> OwnLease:
         """Something that was written was refused: only fencing does that."""
@@ -79,6 +82,14 @@ class OwnLease:
     def may_begin(self, now: float) -> bool:
         """Whether it may ask an upstream, accept a request, or show what is not committed."""
         return self.standing(now) is Standing.MEMBER
+
+    def may_take_over(self, now: float) -> bool:
+        """Whether it may take over from others.
+
+        Not before it was heard for as long as a lease: when the database comes back to all servers
+        at once, the first one must not fence the others, which are about to renew, too.
+        """
+        return self.may_begin(now) and now - self.since >= LEASE
 
 
 @dataclass(frozen=True)

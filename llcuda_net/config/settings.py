@@ -21,7 +21,7 @@ from llcuda_net.config.models import parse as parse_models
 from llcuda_net.config.sizes import LARGEST
 from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.config.upstreams import parse as parse_specs
-from llcuda_net.config.values import convert, parse_store, several
+from llcuda_net.config.values import convert, parse_name, parse_place, parse_store, several
 from llcuda_net.errors import ConfigError
 
 #: Bytes that a server needs at least.
@@ -61,6 +61,7 @@ _SECTIONS = {
     "host": "where to listen",
     "upstream": "model",
     "data_dir": "storage",
+    "name": "cluster",
     "auth_token_file": "access",
     "timeout": "time limits",
     "max_connections": "limits",
@@ -190,6 +191,14 @@ class Settings:
         True,
         "while nothing runs, compute for each result how sure the model was, and an embedding",
         kind=bool,
+    )
+    name: str | None = _option(
+        None, "with PostgreSQL: what to call this server among the others (default: the host's)"
+    )
+    advertise: str | None = _option(
+        None,
+        "with PostgreSQL: HOST:PORT at which the other servers reach this one (default: where it "
+        "listens)",
     )
     auth_token_file: str | None = _option(
         None,
@@ -346,6 +355,8 @@ _PARSERS: dict[str, Callable[[Any, str], Any]] = {
     "model": parse_models,
     "engine_options": _shell_words,
     "store": parse_store,
+    "advertise": parse_place,
+    "name": parse_name,
 }
 _METAVARS = {
     "default_model": "NAME",
@@ -353,6 +364,8 @@ _METAVARS = {
     "models": "DIR",
     "engine": "ENGINE",
     "store": "STORE",
+    "name": "NAME",
+    "advertise": "HOST:PORT",
     "durability": "LEVEL",
     "host": "ADDRESS",
     "metrics_host": "ADDRESS",
@@ -510,6 +523,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check(settings: Settings) -> None:
+    if not settings.store.startswith("postgres"):
+        for name in ("name", "advertise"):
+            if getattr(settings, name) is not None:
+                raise ConfigError(
+                    f"{_flag(name)} is for servers that share a database: give --store "
+                    "postgresql://user@host/name, too"
+                )
     if settings.models is not None and not settings.models.strip():
         raise ConfigError("--models must be a folder, not ''")
     if not settings.engine.strip():

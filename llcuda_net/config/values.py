@@ -10,6 +10,7 @@ from llcuda_net.errors import ConfigError
 
 _KINDS = {bool: "true or false", str: "a string", int: "a whole number", float: "a number"}
 _STORES = ("sqlite", "none")
+_LONGEST_NAME, _HIGHEST_PORT = 100, 65_535
 _WORDS = {"yes": True, "no": False}
 
 
@@ -68,6 +69,35 @@ def parse_store(value: Any, where: str) -> str:
             f"{where} must be sqlite, none or the URL of a database (postgresql://user@host/name)"
         )
     return value
+
+
+def parse_name(value: Any, where: str) -> str:
+    """What a server is called.
+
+    Raises:
+        ConfigError: it cannot be called so.
+    """
+    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= _LONGEST_NAME:
+        raise ConfigError(
+            f"{where} must be a name of 1 to {_LONGEST_NAME} characters, not {value!r}"
+        )
+    return value
+
+
+def parse_place(value: Any, where: str) -> str:
+    """HOST:PORT, where others reach this server.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    bare = host.startswith("[") == host.endswith("]") and (":" not in host or host[0] == "[")
+    good = bare and port.isascii() and port.isdigit() and 0 < int(port[:6]) <= _HIGHEST_PORT
+    if not (good and host.strip("[]") and not any(one.isspace() or one == "/" for one in host)):
+        raise ConfigError(
+            f"{where} must be HOST:PORT, for example 10.0.0.5:9000 or [fd00::5]:9000, not {value!r}"
+        )
+    return str(value)
 
 
 def several(value: Any, where: str) -> tuple[str, ...]:

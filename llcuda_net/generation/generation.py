@@ -518,6 +518,15 @@ class Generation:
         timings = self.final.timings if self.final else None
         return self.times.phases(trio.current_time(), 0.0 if timings is None else timings.prompt_ms)
 
+    @property
+    def concluded(self) -> bool:
+        """Whether `conclude` was called, or it was adopted."""
+        return self._told is not None
+
+    def conceal(self) -> None:
+        """Let the streams send nothing more, since somebody else may have it by now."""
+        self.visible = 0
+
     def conclude(self, outcome: Outcome) -> None:
         """It is known how it ended, from somewhere else than the upstream."""
         self._told = outcome

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,11 +19,13 @@ from llcuda_net.config.users import PRIORITIES, Priority
 from llcuda_net.errors import (
     Damaged,
     InvalidRequest,
+    LeaseLost,
     OutcomeUnknown,
     RequestError,
     StorageError,
     StorageUnavailable,
 )
+from llcuda_net.generation.aside import set_aside
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import State, Times
 from llcuda_net.storage.journal.entry import JournalEntry
@@ -40,6 +43,22 @@ _T = TypeVar("_T")
 _RETRY_AFTER = 5.0
 
 
+@dataclass(frozen=True)
+class Left:
+    """A generation that was suspended: open in the journal, and for now nobody's.
+
+    Attributes:
+        entry: its entry there.
+    """
+
+    generation: Generation
+    entry: JournalEntry
+
+    def aside(self) -> Recovered:
+        """It, as a start would find it."""
+        return set_aside(self.generation, self.entry)
+
+
 class Persistence:
     """Keeps generations, each at its own level.
 
@@ -54,6 +73,7 @@ class Persistence:
         self._storage = storage
         self._level = level if storage is not None else Level.MEMORY
         self._open: dict[JournalEntry, Generation] = {}
+        self._left: list[Left] = []
 
     @property
     def keeps(self) -> bool:
@@ -203,6 +223,9 @@ class Persistence:
         except OutcomeUnknown as refusal:
             return refused(refusal)
         except StorageError as refusal:
+            if refusal.code == StorageError.FENCED:
+                generation.entry = entry  # for `leave`: this is no end of it
+                return refused(refusal)
             return error or refused(refusal)
         return None
 
@@ -210,6 +233,17 @@ class Persistence:
         """Leave a generation open in the journal, for the next server."""
         if generation.entry is not None:
             self._open.pop(generation.entry, None)
+            self._left.append(Left(generation, generation.entry))
+
+    def left(self) -> list[Left]:
+        """What was left since the last call."""
+        found, self._left = self._left, []
+        return found
+
+    def forget(self, entry: JournalEntry) -> None:
+        """Another server has its generation: the journal needs it no more."""
+        if self._storage is not None:
+            self._storage.journal.forget(entry, 0)
 
     # -- what is stored already ---------------------------------------------------------------
 
@@ -397,6 +431,8 @@ def refused(error: StorageError) -> RequestError:
     """The error for a request, of one that the storage raised."""
     if error.code == StorageError.DAMAGED:
         return Damaged(error.message)
+    if error.code == StorageError.FENCED:
+        return LeaseLost(error.message, retry=True)
     retry_after = _RETRY_AFTER if error.retry else None
     return StorageUnavailable(
         f"not kept: {error.message}", retry=error.retry, retry_after=retry_after

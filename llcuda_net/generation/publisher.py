@@ -8,6 +8,7 @@ is then flushed once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -38,15 +39,19 @@ class Publisher:
 
     Args:
         persistence: its storage, if there is one, is running.
+        may_show: whether readers may see now what only this machine has; None: always.
 
     Attributes:
         unflushed: connections with bytes that were added since the last `publish`.
     """
 
-    def __init__(self, persistence: Persistence) -> None:
+    def __init__(
+        self, persistence: Persistence, may_show: Callable[[], bool] | None = None
+    ) -> None:
         storage = persistence.storage
         self.unflushed: set[Flushable] = set()
         self._persistence = persistence
+        self._may_show = may_show
         self._journal = None if storage is None else storage.journal
         self._grown: set[Generation] = set()
         self._now = 0.0  # when its batch began to come
@@ -124,6 +129,9 @@ class Publisher:
         """Show so many pieces of each generation, or stop those that the journal did not take."""
         if error is not None:
             self._refuse(counts, error)
+            counts = {}
+        # The clock is asked directly before: nobody may have stopped this process since then.
+        if self._may_show is not None and counts and not self._may_show():
             counts = {}
         for generation, count in counts.items():
             if generation.level is _STRICT:

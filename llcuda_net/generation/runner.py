@@ -12,6 +12,7 @@ import trio
 from llcuda_net.errors import (
     InternalError,
     Interrupted,
+    LeaseLost,
     RequestError,
     RequestTimeout,
     UpstreamError,
@@ -85,6 +86,10 @@ class Runner:
             # A generation that was refused before it was accepted is kept, too: it has failed.
             with trio.CancelScope(shield=True):
                 refusal = await self._persistence.finish(generation, state, error)
+            if isinstance(refusal, LeaseLost):  # it is another server's, and goes on there
+                generation.suspended = True
+                self._persistence.leave(generation)
+                return
             if refusal is not None:
                 state, error, kept = State.FAILED, refusal, False
             generation.times.stored = trio.current_time()

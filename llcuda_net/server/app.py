@@ -24,6 +24,7 @@ from llcuda_net.config.token_file import LEAST, Users
 from llcuda_net.errors import ConfigError, EngineError, StorageError
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.models.serving.local import LocalModels
+from llcuda_net.server.cluster.opening import open_cluster
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.server.http.page import assets
 from llcuda_net.server.sockets import (
@@ -47,6 +48,7 @@ from llcuda_net.util.text_files import read_text
 from llcuda_net.util.version import package_version
 
 if TYPE_CHECKING:
+    from llcuda_net.server.cluster.cluster import Cluster
     from llcuda_net.server.http.monitor import Monitor
     from llcuda_net.telemetry.tracing import Tracing
 
@@ -151,20 +153,24 @@ class _Serving:
         self._folder: Path | None = None
         self._monitor: Monitor | None = None
         self._monitored: Sequence[trio.SocketListener] = ()
+        self._cluster: Cluster | None = None
 
     async def run(self) -> int:
         listeners = await self._listen()
         self._monitored = await self._listen_monitor()
-        async with trio.open_nursery() as outer:
-            self._start_monitor(outer)
-            persistence = await self._persistence(address_of(listeners[0]))
-            if persistence is not None:
-                server = self._gateway(persistence)
-                outer.start_soon(self._accept, server, listeners)
-                if await self._open_storage(outer):
-                    await server.sessions.load()  # so that browsers are known while models load
-                    await self._open_upstreams(server, listeners)
-            outer.cancel_scope.cancel()
+        async with trio.open_nursery() as outermost:
+            async with trio.open_nursery() as outer:
+                self._start_monitor(outer)
+                persistence = await self._persistence(address_of(listeners[0]))
+                if persistence is not None and await self._join(outermost, listeners):
+                    server = self._gateway(persistence)
+                    outer.start_soon(self._accept, server, listeners)
+                    if await self._open_storage(outer):
+                        await server.sessions.load()  # so that browsers are known while models load
+                        await self._open_upstreams(server, listeners)
+                outer.cancel_scope.cancel()
+            if self._cluster is not None:  # nothing writes any more
+                await self._cluster.leave()
         if self._failure is not None:
             raise self._failure
         return 128 + self._signals[-1] if len(self._signals) > 1 else 0
@@ -207,6 +213,22 @@ class _Serving:
         """What opens the store of results; None: SQLite, in the data folder."""
         store = self._settings.store
         return None if store == "sqlite" else partial(open_postgres, store)
+
+    async def _join(self, nursery: trio.Nursery, listeners: _Listeners) -> bool:
+        """Join the other servers of the database, if it is one; whether that could be done."""
+        store = self._settings.store
+        if store in ("sqlite", "none"):
+            return True
+        assert self._folder is not None
+        try:
+            cluster = open_cluster(self._settings, address_of(listeners[0]), self._folder)
+            await cluster.join()
+        except StorageError as error:
+            self._failure = error
+            return False
+        self._cluster = cluster
+        await nursery.start(cluster.hold)
+        return True
 
     async def _open_storage(self, nursery: trio.Nursery) -> bool:
         """Recover what the last server left; whether that could be done."""
@@ -272,6 +294,7 @@ class _Serving:
             monitor=None if self._monitor is None else self._monitor.respond,
             prepare_kernels=compile_kernels,
             startup=self._startup,
+            cluster=self._cluster,
         )
 
     async def _serve(self, server: Gateway, listeners: _Listeners, pool: Pool) -> None:

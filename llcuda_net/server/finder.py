@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 import trio
 
-from llcuda_net.errors import InvalidRequest
+from llcuda_net.errors import InvalidRequest, UnknownGeneration
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.memory.shelf import Shelf
 from llcuda_net.generation.persistence import Persistence, request_of
@@ -20,22 +20,43 @@ from llcuda_net.storage.transient.results import Erased
 _T = TypeVar("_T")
 
 
+class Elsewhere(Protocol):
+    """The generations of other servers; see Cluster."""
+
+    async def find(self, id_: str, owner: str | None) -> Generation | None:
+        """One that another server has; None: none has it. Raises RequestError."""
+
+    async def find_by_key(self, key: str, owner: str) -> Generation | None:
+        """One that another server has under this key; None: none has. Raises RequestError."""
+
+    async def states(self, ids: Collection[str], owner: str | None) -> dict[str, State]:
+        """The states of those that other servers have. Raises RequestError."""
+
+
 class Finder:
-    """Looks in memory first, then in the store.
+    """Looks in memory first, then in the store, then at other servers.
 
     Args:
         registry: the generations that run, and those that are remembered.
         shelf: keeps the logs that were read from the store, while there is room.
+        elsewhere: other servers on the same store; None: there are none.
 
     Attributes:
         replayed: by id, those that were read from the store, while somebody reads them.
     """
 
-    def __init__(self, registry: Registry, persistence: Persistence, shelf: Shelf) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        persistence: Persistence,
+        shelf: Shelf,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
         self.replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
         self._registry = registry
         self._persistence = persistence
         self._shelf = shelf
+        self._elsewhere = elsewhere
         self._reading = trio.Lock()
 
     def __repr__(self) -> str:
@@ -47,7 +68,17 @@ class Finder:
         Raises:
             RequestError: there is none, or the store cannot be read.
         """
-        return self._registry.find(id_, owner) or await self._stored(id_, owner)
+        here = self._registry.find(id_, owner)
+        if here is not None:
+            return here
+        try:
+            return await self._stored(id_, owner)
+        except UnknownGeneration:
+            if self._elsewhere is None:
+                raise
+        found = await self._elsewhere.find(id_, owner)
+        # It may have ended, or come here, between the looks.
+        return found or self._registry.find(id_, owner) or await self._stored(id_, owner)
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
         """What an owner's idempotency key means, running or over.
@@ -59,7 +90,9 @@ class Finder:
         if found is not None:
             return found
         result = await self._persistence.find_by_key(key, owner)
-        return None if result is None else await self._stored(result.id, owner)
+        if result is not None:
+            return await self._stored(result.id, owner)
+        return None if self._elsewhere is None else await self._elsewhere.find_by_key(key, owner)
 
     async def states(self, ids: Collection[str], owner: str | None) -> dict[str, State]:
         """The states of those of an owner's (None: anybody's) generations among these that there
@@ -71,7 +104,10 @@ class Finder:
         here = {id_: one for id_ in ids if (one := self._registry.find(id_, owner)) is not None}
         found = {id_: one.state for id_, one in here.items()}
         stored = await self._persistence.states([id_ for id_ in ids if id_ not in here], owner)
-        return found | {id_: State(state) for id_, state in stored.items()}
+        found |= {id_: State(state) for id_, state in stored.items()}
+        if self._elsewhere is not None and (rest := [id_ for id_ in ids if id_ not in found]):
+            found |= await self._elsewhere.states(rest, owner)
+        return found
 
     async def result(self, id_: str, owner: str | None) -> Result:
         """All of a generation of this owner (None: of any) that is over: its request, its log.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 import trio
@@ -27,7 +27,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.memory import sizes
 from llcuda_net.generation.memory.budget import Bounds, MemoryBudget
 from llcuda_net.generation.memory.shelf import Shelf
-from llcuda_net.generation.persistence import Persistence
+from llcuda_net.generation.persistence import Left, Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry
 from llcuda_net.generation.runner import Resumer, Runner
@@ -71,6 +71,9 @@ from llcuda_net.util.version import package_version
 from llcuda_protocol import Attach, Generate
 from llcuda_protocol.kinds import MAX_LINGER
 
+if TYPE_CHECKING:
+    from llcuda_net.server.cluster.cluster import Cluster
+
 log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
@@ -90,6 +93,7 @@ class Gateway:
         prepare_kernels: compiles the kernels of the analysis before they are first used.
         checks: of constraints; by default in a process of their own.
         startup: requests wait until it is over, which `run` brings about; None: they need not.
+        cluster: the other servers on the same database, joined; None: there is none.
     """
 
     def __init__(
@@ -105,12 +109,14 @@ class Gateway:
         prepare_kernels: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
         checks: Checks | None = None,
         startup: Startup | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self._startup = startup or Startup()
         self.settings = settings
         self.users = users if users is not None else Users()
         self.monitor = monitor
         self.models = models
+        self.cluster = cluster
         self.agent = f"llcuda-server/{package_version()}"
         self._pool = pool
         self._poller = poller
@@ -137,7 +143,9 @@ class Gateway:
         #: The paths whose requests may be in a batch.
         self.batch_endpoints = tuple(handlers)
         self._batches = BatchRunner(self, handlers)
-        self._publisher = Publisher(self._persistence)
+        self._publisher = Publisher(
+            self._persistence, may_show=None if cluster is None else cluster.may_show
+        )
         #: Connections with bytes that were added since the last flush.
         self.unflushed = self._publisher.unflushed
         self._scheduler = Scheduler(
@@ -175,7 +183,7 @@ class Gateway:
             self.left,
         )
         self._waiting = Waiting(pool, self._scheduler, settings.failover_seconds)
-        self.finder = Finder(self._registry, self._persistence, self._shelf)
+        self.finder = Finder(self._registry, self._persistence, self._shelf, cluster)
         self.listener = Listener(self, settings.max_connections)
         #: Answers over HTTP that their readers left.
         self.orphans = Orphans()
@@ -211,6 +219,8 @@ class Gateway:
             check_open=self._check_not_draining,
         )
         self._nursery: trio.Nursery
+        if cluster is not None:
+            cluster.attach(self)
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "serving"
@@ -222,6 +232,11 @@ class Gateway:
     def waiting_tickets(self) -> list[Ticket]:
         """Those that wait for a slot, in the order in which they are served."""
         return self._scheduler.waiting()
+
+    @property
+    def registry(self) -> Registry:
+        """The generations that run."""
+        return self._registry
 
     @property
     def pool(self) -> Pool:
@@ -261,12 +276,9 @@ class Gateway:
             self._nursery.start_soon(self.sessions.run)
             if self.analyst is not None:
                 self._nursery.start_soon(self.analyst.run)
-            for entry in self._persistence.recovered:
-                self._resume(entry)
-            await settle(self.objects, self._registry)
-            # Clients that attach see the new run, so the next server must know it, too.
-            with contextlib.suppress(RequestError):  # without it none of them continues
-                await self._persistence.sync()
+            if self.cluster is not None:
+                await self._nursery.start(self.cluster.run)
+            await self.resume(self._persistence.recovered)
             if listeners:
                 self._nursery.start_soon(self.listener.run, listeners, self._nursery)
             await self._startup.finish()
@@ -423,8 +435,18 @@ class Gateway:
         self._nursery.start_soon(to_its_end)
         self.runs.began(generation)
 
-    def _resume(self, entry: Recovered) -> None:
-        """Go on with a generation that ran when the last server ended."""
+    async def resume(self, entries: Sequence[Recovered]) -> None:
+        """Go on with generations that ran when the last server ended, or that are another's."""
+        found = [(self._recall(entry), entry) for entry in entries]
+        await settle(self.objects, [generation for generation, _ in found])
+        # Clients that attach see the new run, so the next server must know it, too.
+        with contextlib.suppress(RequestError):  # without it none of them continues
+            await self._persistence.sync()
+        for generation, entry in found:
+            self._start(generation, functools.partial(self._resumer.run, generation, entry))
+
+    def _recall(self, entry: Recovered) -> Generation:
+        """A generation that ran when the last server ended, in a new run."""
         user = self.users.named(entry.entry.opened.owner)
         generation = requests.from_journal(entry, self.settings, user)
         generation.most_bytes = self._budget.bounds.most_of_log(generation.params)
@@ -442,7 +464,15 @@ class Gateway:
             pieces=generation.count,
             gap=entry.gap,
         )
-        self._start(generation, functools.partial(self._resumer.run, generation, entry))
+        return generation
+
+    def left_aside(self) -> list[Left]:
+        """What was suspended since the last call: nobody runs it."""
+        return self._persistence.left()
+
+    def forget(self, left: Left) -> None:
+        """Another server has it: this one's journal need not keep it."""
+        self._persistence.forget(left.entry)
 
     async def find(self, request: Attach, user: User) -> Generation:
         """The generation to read: one of the user; for an admin, any.
@@ -585,6 +615,8 @@ class Gateway:
     def _check_not_draining(self) -> None:
         if self.draining:
             raise shutting_down("the server is shutting down; try again later")
+        if self.cluster is not None:
+            self.cluster.check_open()
 
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with; see reporting.py."""
@@ -596,6 +628,8 @@ class Gateway:
             http={"requests": len(self.listener.requests), "idle": self.listener.resting},
         )
         report["memory"] = self.memory.report()
+        if self.cluster is not None:
+            report["cluster"] = self.cluster.report()
         if self.analyst is not None:
             with contextlib.suppress(RequestError), trio.move_on_after(2):
                 report["analysis"] = await self.analyst.report(view_of(user))

@@ -39,6 +39,7 @@ class ErrorCode(StrEnum):
     DAMAGED = "damaged"
     INTERRUPTED = "interrupted"
     SHUTTING_DOWN = "shutting_down"
+    LEASE_LOST = "lease_lost"
     INTERNAL = "internal"
 
 

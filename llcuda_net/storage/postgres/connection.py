@@ -86,19 +86,20 @@ class Session:
         url: a URL or another connection string of libpq; whatever it leaves out, libpq's
             environment, service file and password file say.
         write: what it changes is to be on the disk when it is done; else that can be done again.
+        settings: of libpq, where neither the URL nor the environment says another.
 
     Raises:
         StorageError: the string is none of libpq's.
     """
 
-    def __init__(self, url: str, *, write: bool) -> None:
+    def __init__(self, url: str, *, write: bool, **settings: str | int) -> None:
         self._write = write
         self._connection: Connection | None = None
         self._closed = False
         try:
             given = conninfo_to_dict(url)
             missing = {
-                name: value
+                name: settings.get(name, value)
                 for name, (_, value) in _DEFAULTS.items()
                 if name not in given and not _in_environment(name)
             }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.results.interface import Store
 
@@ -18,11 +21,22 @@ def open_postgres(url: str, write: bool) -> Store:
     Raises:
         StorageError: as of PostgresStore; or psycopg is not installed.
     """
-    try:
+    with needs_psycopg():
         from llcuda_net.storage.postgres.store import PostgresStore
+    return PostgresStore(url, write=write)
+
+
+@contextlib.contextmanager
+def needs_psycopg() -> Iterator[None]:
+    """Around imports of what imports psycopg.
+
+    Raises:
+        StorageError: it is not installed.
+    """
+    try:
+        yield
     except ImportError as error:  # of psycopg, or of the libpq that it needs
         raise StorageError(
             f"--store postgresql://… needs psycopg ({error}): pip install 'llcuda-net[cluster]'",
             StorageError.REFUSED,
         ) from error
-    return PostgresStore(url, write=write)

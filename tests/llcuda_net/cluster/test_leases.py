@@ -90,8 +90,8 @@ def test_the_same_batch_on_two_connections_waits_for_the_first(cluster: Cluster)
 def test_who_is_fenced_writes_nothing_more(cluster: Cluster) -> None:
     one, other = cluster.join(OVER), cluster.join(LONG)
     assert cluster.append(one, 1)
-    assert cluster.do(lambda db: leases.expired(db, other)) == [one]
-    assert cluster.do(lambda db: leases.expired(db, one)) == []
+    assert cluster.do(lambda db: leases.expired(db, other, 0)) == [one]
+    assert cluster.do(lambda db: leases.expired(db, one, 0)) == []
     assert cluster.fence(other, one)
     assert cluster.fence(other, one)  # the answer was lost
     assert not cluster.append(one, 2)
@@ -107,12 +107,12 @@ def test_nobody_fences_who_has_renewed_or_himself(cluster: Cluster) -> None:
     one, other = cluster.join(OVER), cluster.join(LONG)
     assert cluster.do(lambda db: leases.renew(db, one, LONG))
     assert not cluster.fence(other, one)
-    assert cluster.do(lambda db: leases.expired(db, other)) == []
+    assert cluster.do(lambda db: leases.expired(db, other, 0)) == []
     assert not cluster.fence(other, other + 5)
     assert cluster.do(lambda db: leases.renew(db, one, OVER))
     assert not cluster.fence(one, one)
     assert cluster.append(one, 1)
-    assert cluster.do(lambda db: leases.expired(db, other)) == [one]
+    assert cluster.do(lambda db: leases.expired(db, other, 0)) == [one]
 
 
 def test_a_write_that_is_first_is_seen_by_the_fence(cluster: Cluster) -> None:
@@ -170,7 +170,7 @@ def test_of_two_that_fence_one_adopts(cluster: Cluster) -> None:
         second = cluster.pool.submit(cluster.beside(fence))
         wait_for_lock(cluster.url)
     assert (first.result(60), second.result(60)) == (True, False)
-    assert cluster.do(lambda db: leases.expired(db, other)) == []
+    assert cluster.do(lambda db: leases.expired(db, other, 0)) == []
 
 
 def test_two_that_fence_each_other_are_not_both_fenced(cluster: Cluster) -> None:
@@ -207,7 +207,7 @@ def test_generations_move_with_their_logs(cluster: Cluster) -> None:
     assert cluster.journal(one) == [b"log of g", b"log of h"]
     assert cluster.do(lambda db: leases.owned(db, one)) == {"g": 2, "h": 2}
     assert not cluster.fence(one, gone)
-    assert cluster.do(lambda db: leases.expired(db, one)) == []
+    assert cluster.do(lambda db: leases.expired(db, one, 0)) == []
 
 
 def test_an_adopter_that_dies_is_followed_by_another(cluster: Cluster) -> None:
@@ -218,12 +218,12 @@ def test_an_adopter_that_dies_is_followed_by_another(cluster: Cluster) -> None:
     assert not cluster.fence(heir, gone)  # the adopter lives
     assert cluster.do(lambda db: leases.adopt(db, heir, gone, 1, [Adopted("h", b"h")])) is None
     assert cluster.do(lambda db: leases.renew(db, one, OVER))
-    assert cluster.do(lambda db: leases.expired(db, heir)) == [one]
+    assert cluster.do(lambda db: leases.expired(db, heir, 0)) == [one]
     assert cluster.fence(heir, one)
     rest = [Adopted("h", b"h")]
     assert cluster.do(lambda db: leases.adopt(db, one, gone, 2, rest)) is None  # it wakes up
     assert cluster.do(lambda db: leases.owned(db, gone)) == {"h": 1}
-    assert cluster.do(lambda db: leases.expired(db, heir)) == [gone]
+    assert cluster.do(lambda db: leases.expired(db, heir, 0)) == [gone]
     assert cluster.fence(heir, gone)
     assert cluster.do(lambda db: adopt(db, me=one, other=gone)) is None
     moved = [Adopted("g", b"g"), Adopted("h", b"h")]

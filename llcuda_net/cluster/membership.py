@@ -1,0 +1,249 @@
+"""The membership of a server: its life in the cluster, its lease, and who else there is.
+
+One thread with one connection renews the lease and looks at the others, each second and whenever
+the database tells of a server that came or went. Nothing else uses that connection, since a renewal
+must not wait for a write. What the server may do meanwhile it asks the clock, not the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import structlog
+
+from llcuda_net.cluster import leases
+from llcuda_net.cluster.leases import Member
+from llcuda_net.cluster.lives import Lives
+from llcuda_net.cluster.standing import LEASE, OwnLease, Standing, suspended_clock
+from llcuda_net.errors import StorageError
+from llcuda_net.storage.postgres.connection import Connection, Session
+from llcuda_net.storage.postgres.migrations import migrate
+
+log = structlog.get_logger(__name__)
+
+#: libpq's settings of the connection that renews: an answer that is later than this is no use.
+_HASTE = {"connect_timeout": 2, "tcp_user_timeout": 3000}
+#: The longest wait between two looks at whether the thread is to end.
+_LONGEST = 1.0
+
+
+class Membership:
+    """One life after the other of a server; see standing.py for what each allows.
+
+    Args:
+        url: of the database.
+        name: what people call the server.
+        address: HOST:PORT at which the others reach it.
+        folder: its data directory, where its lives are noted; nobody else has it.
+        clock: goes on while the machine is suspended.
+        seconds: of a lease, by the database's clock.
+
+    Attributes:
+        number: of this life; 0 before the first. It changes with each `join`.
+        former: lives of this directory that `join` has fenced, and that are this server's to adopt.
+        members: the servers whose leases hold, this one among them, as of the last renewal.
+        due: servers that are to be taken over, as of then.
+        on_news: called, in the thread, whenever one of these has changed, or the standing may have.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        address: str,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = suspended_clock,
+        seconds: float = LEASE,
+    ) -> None:
+        self.name = name
+        self.address = address
+        self.number = 0
+        self.former: tuple[int, ...] = ()
+        self.members: tuple[Member, ...] = ()
+        self.due: tuple[int, ...] = ()
+        self.on_news: Callable[[], None] = _nothing
+        self._session = Session(url, write=True, **_HASTE)
+        self._lives = Lives(folder)
+        self._clock = clock
+        self._seconds = seconds
+        self._using = threading.Lock()  # around uses of the session
+        self._lock = threading.Lock()  # around changes of the next one
+        self._own = OwnLease(0.0, 0.0)
+        self._listening: Connection | None = None
+        self._stopping = False
+        self._failed = False
+        self._waker: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Membership {self.name} {self.number} {self.standing()}>"
+
+    # -- what the server may do ---------------------------------------------------------------
+
+    def standing(self) -> Standing:
+        """What this server is, by what it knows; asks the clock."""
+        return self._own.standing(self._clock())
+
+    def may_begin(self) -> bool:
+        """Whether it may ask upstreams, accept requests, and show what is not committed."""
+        return self._own.may_begin(self._clock())
+
+    def may_take_over(self) -> bool:
+        """Whether it was a member for long enough to take over from others."""
+        return self._own.may_take_over(self._clock())
+
+    def refused(self, number: int) -> None:
+        """A write of that life was refused, which only a fence does; one of an earlier life is
+        known to be fenced.
+        """
+        with self._lock:
+            if number != self.number:
+                return
+            self._own = self._own.refused()
+        self.on_news()
+
+    # -- its lives ----------------------------------------------------------------------------
+
+    def join(self) -> int:
+        """Begin a life: its number. Blocks: for a thread.
+
+        All former lives of the directory are fenced: it is this server's alone, so they are over.
+
+        Raises:
+            StorageError: the database cannot be used, or the life not be noted.
+        """
+        with self._using:
+            migrate(self._session)
+            store = self._session.ask("the store's name cannot be read", leases.identity)
+            sent = self._clock()
+
+            def begin(db: Connection) -> int:
+                return leases.join(db, self.name, self.address, self._seconds)
+
+            number = self._session.change("the server cannot join the cluster", begin)
+            # Before the fences: a start that is cut off must not forget whom it has fenced.
+            former = self._lives.begin(store, number)
+
+            def fence(db: Connection) -> tuple[int, ...]:
+                return tuple(one for one in former if leases.fence_former(db, number, one))
+
+            fenced = self._session.change("the former life cannot be ended", fence)
+        with self._lock:
+            self.number, self.former, self._own = number, fenced, OwnLease.taken(sent)
+            self.members = self.due = ()
+        log.info("cluster_joined", name=self.name, number=number, former=list(fenced))
+        self.wake()
+        return number
+
+    def settled(self) -> None:
+        """Nothing is left of former lives."""
+        self._lives.settled(self.number)
+        self.former = ()
+
+    def leave(self) -> None:
+        """End this life, so that the others need not wait for its lease. Blocks: for a thread.
+
+        Raises:
+            StorageError: the database does not answer; the lease ends by itself.
+        """
+        number = self.number
+        with self._lock:
+            self._own = self._own.refused()
+        with self._using:
+            self._session.change("the server cannot leave", lambda db: leases.leave(db, number))
+        log.info("cluster_left", number=number)
+
+    # -- the thread ---------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Renew and look until `stop`. Blocks: for a thread of its own."""
+        self._waker = os.pipe()
+        try:
+            while not self._stopping:
+                self._renew()
+                self._wait()
+        finally:
+            for end in self._waker:
+                os.close(end)
+            self._waker = None
+
+    def stop(self) -> None:
+        """Have `run` return soon."""
+        self._stopping = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Have it look now; from any thread."""
+        with contextlib.suppress(OSError, TypeError):
+            os.write(self._waker[1], b".")  # type: ignore[index]
+
+    def close(self) -> None:
+        """Close the connection; after `run` has returned."""
+        self._session.close()
+
+    def _renew(self) -> None:
+        with self._using:
+            self._ask()
+        self.on_news()
+
+    def _ask(self) -> None:
+        sent = self._clock()
+        with self._lock:
+            number = self.number
+            if not number or self._own.fenced:  # until the next life
+                return
+            self._own = self._own.asked(sent)
+
+        def look(db: Connection) -> tuple[bool, tuple[Member, ...], tuple[int, ...]]:
+            self._listen(db)
+            renewed = leases.renew(db, number, self._seconds)
+            return renewed, tuple(leases.members(db)), tuple(leases.expired(db, number))
+
+        try:
+            renewed, members, due = self._session.ask("the lease cannot be renewed", look)
+        except StorageError as error:
+            if not self._failed:
+                log.warning("lease_not_renewed", number=number, reason=error.message)
+            self._failed = True
+        else:
+            if self._failed:
+                log.info("lease_renewed", number=number)
+            self._failed = False
+            with self._lock:
+                if number == self.number:
+                    self._own = self._own.answered(sent, renewed)
+                    self.members, self.due = members, due
+
+    def _listen(self, db: Connection) -> None:
+        if self._listening is not db:
+            db.execute(f"LISTEN {leases.CHANNEL}")
+            self._listening = db
+
+    def _wait(self) -> None:
+        """Return when the next renewal is due, or there is news."""
+        assert self._waker is not None
+        own = self._own
+        until = max(own.renew_at - self._clock(), 0.0)
+        seconds = _LONGEST if own.fenced else min(until, _LONGEST)
+        db = self._listening
+        sources: list[int] = [self._waker[0]]
+        if db is not None and not db.closed:
+            sources.append(db.fileno())
+        ready, _, _ = select.select(sources, [], [], seconds)
+        if self._waker[0] in ready:
+            os.read(self._waker[0], 4096)
+        if db is not None and len(ready) > (self._waker[0] in ready):
+            with contextlib.suppress(psycopg.Error):  # what comes next finds it broken
+                db.pgconn.consume_input()
+                while db.pgconn.notifies() is not None:
+                    pass
+
+
+def _nothing() -> None:
+    pass

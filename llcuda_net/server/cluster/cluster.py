@@ -1,0 +1,228 @@
+"""What the gateway has of the cluster: one object, made where the store is a PostgreSQL.
+
+cluster = Cluster(settings.store, name, address, folder)
+await cluster.join()                      # a life, before anything is read or written
+await nursery.start(cluster.hold)         # renews its lease until `leave`
+Gateway(…, cluster=cluster)               # which attaches itself, and runs `cluster.run`
+await cluster.leave()                     # the others need not wait for the lease's end
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+import trio
+
+from llcuda_net.cluster import leases
+from llcuda_net.cluster.membership import Membership
+from llcuda_net.cluster.standing import Standing
+from llcuda_net.errors import StorageError
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.persistence import refused
+from llcuda_net.generation.state import State
+from llcuda_net.server.cluster.host import ClusterHost
+from llcuda_net.server.cluster.life import Hooks, Life
+from llcuda_net.storage.postgres.connection import Connection, Session
+
+log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
+
+
+class Cluster:
+    """A server among others on one database.
+
+    Args:
+        url: of the database.
+        name: what people call this server.
+        address: HOST:PORT at which the others reach it.
+        folder: its data directory.
+
+    Attributes:
+        membership: its lives, and who else there is.
+        hooks: what follows its standing.
+    """
+
+    def __init__(self, url: str, name: str, address: str, folder: Path) -> None:
+        self.membership = Membership(url, name, address, folder)
+        self.hooks = Hooks()
+        self._life = Life(self.membership, self.hooks, self.join, self._known)
+        self._sessions = {write: Session(url, write=write) for write in (False, True)}
+        self._limiters = {write: trio.CapacityLimiter(1) for write in (False, True)}
+        self._host: ClusterHost
+        self._over = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.membership!r}, {len(self.membership.members)} members>"
+
+    @property
+    def name(self) -> str:
+        """What people call this server."""
+        return self.membership.name
+
+    @property
+    def number(self) -> int:
+        """Of this server's life; another one after a fence."""
+        return self.membership.number
+
+    def standing(self) -> Standing:
+        """What this server is for the others, as far as it knows."""
+        return self.membership.standing()
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def join(self) -> int:
+        """Begin a life; its number.
+
+        Raises:
+            StorageError: the database cannot be used.
+        """
+        return await trio.to_thread.run_sync(self.membership.join)
+
+    async def hold(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Renew the lease until `leave`, or until cancelled."""
+        token = trio.lowlevel.current_trio_token()
+
+        def news() -> None:
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(self._life.news, idempotent=True)
+
+        self.membership.on_news = news
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hold)
+            task_status.started()
+            try:
+                await self._over.wait()
+            finally:
+                self.membership.stop()
+
+    async def _hold(self) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self.membership.run, limiter=trio.CapacityLimiter(1))
+        self._over.set()
+
+    def attach(self, host: ClusterHost) -> None:
+        """This is the gateway; before `run`."""
+        self._host = host
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow the standing, and the others; runs until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._life.follow, self._host)
+            for life in self.hooks.life:
+                life(self.number)
+            task_status.started()
+
+    async def leave(self) -> None:
+        """End this life, after all that writes has ended; what is left others adopt at once."""
+        self.membership.stop()
+        await self._over.wait()
+        try:
+            await trio.to_thread.run_sync(self.membership.leave)
+        except StorageError as error:
+            log.warning("cluster_not_left", reason=error.message)
+        await trio.to_thread.run_sync(self._close)
+
+    def _close(self) -> None:
+        self.membership.close()
+        for session in self._sessions.values():
+            session.close()
+
+    # -- the database -------------------------------------------------------------------------
+
+    async def ask(self, what: str, question: Callable[[Connection], _T]) -> _T:
+        """Ask something, in a thread.
+
+        Args:
+            what: how the message of an error begins.
+
+        Raises:
+            RequestError: the database does not answer.
+        """
+        return await self._in_thread(False, partial(self._sessions[False].ask, what, question))
+
+    async def change(self, what: str, change: Callable[[Connection], _T]) -> _T:
+        """Do something in one transaction, in a thread; it may be called more than once.
+
+        Raises:
+            RequestError: it was not done, or that is not known.
+        """
+        return await self._in_thread(True, partial(self._sessions[True].change, what, change))
+
+    async def _in_thread(self, write: bool, work: Callable[[], _T]) -> _T:
+        try:
+            return await trio.to_thread.run_sync(work, limiter=self._limiters[write])
+        except StorageError as error:
+            raise refused(error) from None
+
+    async def _known(self, ids: Collection[str]) -> Collection[str]:
+        if not ids:
+            return ()
+        return await self.ask("generations cannot be found", partial(leases.known, ids=[*ids]))
+
+    # -- what the gateway asks ----------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Return if requests may begin here.
+
+        Raises:
+            LeaseLost: not now.
+        """
+        if not (self._life.member and self.membership.may_begin()):
+            raise self._life.error()
+
+    def may_show(self) -> bool:
+        """Whether readers may see what the database does not have."""
+        if self.membership.may_begin():
+            return True
+        self._life.news()
+        return False
+
+    async def find(self, id_: str, owner: str | None) -> Generation | None:
+        """A generation of this owner (None: of any) that another server has; None: none has it.
+
+        Raises:
+            RequestError: that cannot be said now.
+        """
+        self.check_open()
+        place = await self.ask("the generation cannot be found", partial(leases.place, id_=id_))
+        if place is None or owner not in (None, place.owner):
+            return None
+        raise self._life.error()
+
+    async def find_by_key(self, key: str, owner: str) -> Generation | None:
+        """What an owner's idempotency key means on another server; None: nothing.
+
+        Raises:
+            RequestError: that cannot be said now.
+        """
+        return None
+
+    async def states(self, ids: Collection[str], owner: str | None) -> dict[str, State]:
+        """The states of those of an owner's (None: anybody's) generations that others have."""
+        return {}
+
+    def report(self) -> dict[str, Any]:
+        """How the cluster stands, as the status document has it."""
+        membership = self.membership
+        return {
+            "name": membership.name,
+            "number": membership.number,
+            "address": membership.address,
+            "standing": str(membership.standing()),
+            "members": [
+                {
+                    "name": one.name,
+                    "number": one.number,
+                    "address": one.address,
+                    "started": round(one.started, 3),
+                    "lease": round(one.seconds, 3),
+                }
+                for one in membership.members
+            ],
+        }

@@ -1,0 +1,34 @@
+"""What the cluster needs of the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from llcuda_net.generation.persistence import Left
+from llcuda_net.generation.registry import Registry
+from llcuda_net.server.tcp.listener import Listener
+from llcuda_net.storage.starting import Recovered
+
+
+class ClusterHost(Protocol):
+    """The gateway, as the cluster sees it."""
+
+    listener: Listener
+
+    @property
+    def registry(self) -> Registry:
+        """The generations that run here."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server stops."""
+
+    async def resume(self, entries: Sequence[Recovered]) -> None:
+        """Go on with generations of an earlier life, or of another server."""
+
+    def left_aside(self) -> list[Left]:
+        """What was suspended since the last call."""
+
+    def forget(self, left: Left) -> None:
+        """Another server has it: this one's journal need not keep it."""

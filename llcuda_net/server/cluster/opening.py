@@ -1,0 +1,37 @@
+"""Makes the cluster's object where psycopg is installed: it is in the extra `cluster`."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llcuda_net.config.settings import Settings
+from llcuda_net.storage.postgres.opening import needs_psycopg
+from llcuda_net.util.address import Address, parse_address
+
+if TYPE_CHECKING:
+    from llcuda_net.server.cluster.cluster import Cluster
+
+#: Hosts to listen on that are none to reach.
+_ANY = ("0.0.0.0", "::", "")
+
+
+def open_cluster(settings: Settings, bound: str, folder: Path) -> Cluster:
+    """The servers on the database that the settings name, this one not among them yet.
+
+    Args:
+        bound: HOST:PORT where this server listens.
+        folder: its data directory.
+
+    Raises:
+        StorageError: psycopg is not installed, or the URL is none.
+    """
+    with needs_psycopg():
+        from llcuda_net.server.cluster.cluster import Cluster
+    host = socket.gethostname() or "server"
+    address = settings.advertise
+    if address is None:
+        where = parse_address(bound)
+        address = str(Address(host, where.port) if where.host in _ANY else where)
+    return Cluster(settings.store, settings.name or host, address, folder)
