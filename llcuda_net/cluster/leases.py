@@ -9,24 +9,18 @@ before the fence, and seen by the one that fences, or is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from llcuda_net.cluster.standing import LEASE
 from llcuda_net.storage.postgres.connection import Connection
+from llcuda_net.storage.postgres.queries import storable
+from llcuda_net.storage.replica.bodies import joined
+from llcuda_net.storage.replica.interface import Accept, Adopted
 
 #: Where servers that come, leave or are fenced are announced.
 CHANNEL = "llcuda_servers"
 #: Seconds for which a server that is over and adopted is remembered.
 _REMEMBERED = 86_400.0
-
-
-@dataclass(frozen=True)
-class Adopted:
-    """A generation to take over: its id, and its log so far, as records for one's own journal."""
-
-    generation: str
-    records: bytes
 
 
 @dataclass(frozen=True)
@@ -110,29 +104,74 @@ def hold(db: Connection, me: int) -> bool:
     )
 
 
-def append(db: Connection, me: int, number: int, data: bytes) -> bool:
+def append(
+    db: Connection,
+    me: int,
+    number: int,
+    data: bytes,
+    accepts: Sequence[Accept] = (),
+    ended: Sequence[str] = (),
+) -> bool:
     """Add a batch to one's journal; whether it is there, by this attempt or an earlier one.
 
-    False: this server is fenced.
+    Args:
+        accepts: generations that become one's own with it.
+        ended: those of one's own that are over with it, and have no result in the store.
+
+    False: this server is fenced. (Or the batch was deleted since, so nobody waits for it.)
     """
-    row = db.execute(
-        "WITH me AS (SELECT number FROM servers WHERE number = %s AND NOT fenced FOR SHARE),"
+    # What was deleted must not come back by an attempt that was long under way.
+    sql = (
+        "WITH me AS (SELECT number FROM servers"
+        " WHERE number = %s AND NOT fenced AND trimmed < %s FOR SHARE),"
         " added AS (INSERT INTO journal (server, number, data) SELECT me.number, %s, %s FROM me"
-        " ON CONFLICT DO NOTHING) SELECT count(*) FROM me",
-        (me, number, data),
-    ).fetchone()
+        " ON CONFLICT DO NOTHING RETURNING server)"
+    )
+    values: list[object] = [me, number, number, data]
+    if accepts:  # only with the batch: an earlier attempt's may be over by now
+        sql += (
+            ", accepted AS (INSERT INTO generations (id, owner, server)"
+            " SELECT d.id, d.owner, added.server"
+            " FROM added, unnest(%s::text[], %s::text[]) AS d (id, owner) ON CONFLICT DO NOTHING)"
+        )
+        values += [[one.id for one in accepts], [storable(one.owner) for one in accepts]]
+    if ended:
+        sql += (
+            ", ended AS (DELETE FROM generations g USING added"
+            " WHERE g.id = ANY(%s) AND g.server = added.server)"
+        )
+        values.append([*ended])
+    row = db.execute(f"{sql} SELECT count(*) FROM me", values).fetchone()
     return row is not None and row[0] == 1
 
 
-def accept(db: Connection, me: int, generation: str, owner: str, number: int, data: bytes) -> bool:
-    """Note that a generation is this server's, with the batch that opens it; as `append`."""
-    if not append(db, me, number, data):
-        return False
-    db.execute(
-        "INSERT INTO generations (id, owner, server) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-        (generation, owner, me),
-    )
-    return True
+def release(db: Connection, me: int, ids: Sequence[str]) -> bool:
+    """End generations of this server, in the transaction that stores their results.
+
+    False: one of them is not this server's (any more), and has no result yet: it is another one's.
+    """
+    gone = {
+        id_
+        for (id_,) in db.execute(
+            "WITH me AS (SELECT number FROM servers WHERE number = %s AND NOT fenced FOR SHARE)"
+            " DELETE FROM generations g USING me WHERE g.id = ANY(%s) AND g.server = me.number"
+            " RETURNING g.id",
+            (me, [*ids]),
+        )
+    }
+    others = [id_ for id_ in ids if id_ not in gone]
+    if not others:
+        return True
+    sql = "SELECT count(*) FROM results WHERE id = ANY(%s)"  # of an attempt whose answer was lost
+    row = db.execute(sql, (others,)).fetchone()
+    return row is not None and row[0] == len({*others})
+
+
+def trim(db: Connection, me: int, low: int) -> None:
+    """Delete the batches of one's journal before a number, for good."""
+    sql = "UPDATE servers SET trimmed = %s WHERE number = %s AND NOT fenced AND trimmed < %s"
+    if db.execute(sql, (low - 1, me, low - 1)).rowcount:
+        db.execute("DELETE FROM journal WHERE server = %s AND number < %s", (me, low))
 
 
 def expired(db: Connection, me: int, grace: float = LEASE) -> list[int]:
@@ -217,14 +256,19 @@ def _is_fenced(db: Connection, server: int) -> bool:
     return row is None or bool(row[0])
 
 
-def journal(db: Connection, server: int, after: int = 0, limit: int = 64) -> Iterator[bytes]:
-    """Batches of a server's journal, in their order; of a fenced one, nothing comes any more."""
-    for (data,) in db.execute(
-        "SELECT data FROM journal WHERE server = %s AND number > %s ORDER BY number LIMIT %s",
+def journal(
+    db: Connection, server: int, after: int = 0, limit: int = 64
+) -> list[tuple[int, bytes]]:
+    """Batches of a server's journal, each with its number, in their order.
+
+    Of a fenced one, nothing comes any more.
+    """
+    return db.execute(
+        "SELECT number, data FROM journal WHERE server = %s AND number > %s ORDER BY number"
+        " LIMIT %s",
         (server, after, limit),
         binary=True,
-    ).fetchall():
-        yield data
+    ).fetchall()
 
 
 def owned(db: Connection, server: int) -> dict[str, int]:
@@ -294,9 +338,11 @@ def adopt(
             (me, ids, other),
         )
     }
-    data = b"".join(one.records for one in generations if one.generation in moved)
     if moved:
-        append(db, me, number, data)  # this server's row is locked, and not fenced
+        sql = "INSERT INTO adoptions SELECT %s, unnest(%s::text[]) ON CONFLICT DO NOTHING"
+        db.execute(sql, (other, [*moved]))
+        bodies = [body for one in generations if one.generation in moved for body in one.bodies]
+        append(db, me, number, joined(bodies))  # this server's row is locked, and not fenced
     # Also those of an earlier attempt, whose answer was lost.
     sql = "SELECT id, epoch FROM generations WHERE id = ANY(%s) AND server = %s"
     return dict(db.execute(sql, (ids, me)).fetchall())
@@ -313,3 +359,20 @@ def adopted(db: Connection, me: int, other: int) -> bool:
     if done:
         db.execute("DELETE FROM journal WHERE server = %s", (other,))
     return bool(done)
+
+
+def taken(db: Connection, server: int) -> set[str]:
+    """The generations that others have taken over from a server."""
+    return {id_ for (id_,) in db.execute("SELECT id FROM adoptions WHERE server = %s", (server,))}
+
+
+def orphaned(db: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of these generations that nobody has, has taken over, or has a result of."""
+    rows = db.execute(
+        "SELECT d.id FROM unnest(%s::text[]) AS d (id)"
+        " WHERE NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = d.id)"
+        " AND NOT EXISTS (SELECT 1 FROM adoptions a WHERE a.id = d.id)"
+        " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.id = d.id)",
+        ([*ids],),
+    )
+    return {id_ for (id_,) in rows}

@@ -14,7 +14,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Generic, TypeVar
 
+_Record = TypeVar("_Record")
 #: Seconds from a renewal until others may fence the server, by the database's clock.
 LEASE = 5.0
 #: Seconds between renewals; and after which the server stops by itself, since it has sent the last
@@ -93,7 +95,7 @@ class OwnLease:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Generic[_Record]):
     """What one write adds to a server's journal.
 
     Attributes:
@@ -101,11 +103,11 @@ class Batch:
     """
 
     number: int
-    records: tuple[bytes, ...]
+    records: tuple[_Record, ...]
 
 
 @dataclass(frozen=True)
-class Outbox:
+class Outbox(Generic[_Record]):
     """Records on their way into the database, a batch at a time.
 
     A batch whose answer was lost is sent again, the same under the same number: the database may
@@ -117,15 +119,15 @@ class Outbox:
         number: of the next batch.
     """
 
-    waiting: tuple[bytes, ...] = ()
-    sent: Batch | None = None
+    waiting: tuple[_Record, ...] = ()
+    sent: Batch[_Record] | None = None
     number: int = 1
 
-    def add(self, *records: bytes) -> Outbox:
+    def add(self, *records: _Record) -> Outbox[_Record]:
         """With more records that wait."""
         return replace(self, waiting=self.waiting + records)
 
-    def send(self) -> tuple[Outbox, Batch | None]:
+    def send(self) -> tuple[Outbox[_Record], Batch[_Record] | None]:
         """The batch to send now, new or again; None: there is nothing to send."""
         if self.sent is not None:
             return self, self.sent
@@ -134,7 +136,7 @@ class Outbox:
         batch = Batch(self.number, self.waiting)
         return Outbox((), batch, self.number + 1), batch
 
-    def committed(self, number: int) -> tuple[Outbox, tuple[bytes, ...]]:
+    def committed(self, number: int) -> tuple[Outbox[_Record], tuple[_Record, ...]]:
         """The records that may be shown now, since this batch is in the database."""
         if self.sent is None or self.sent.number != number:
             return self, ()  # the answer to an earlier attempt

@@ -21,7 +21,14 @@ from llcuda_net.config.models import parse as parse_models
 from llcuda_net.config.sizes import LARGEST
 from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.config.upstreams import parse as parse_specs
-from llcuda_net.config.values import convert, parse_name, parse_place, parse_store, several
+from llcuda_net.config.values import (
+    convert,
+    is_database,
+    parse_name,
+    parse_place,
+    parse_store,
+    several,
+)
 from llcuda_net.errors import ConfigError
 
 #: Bytes that a server needs at least.
@@ -176,8 +183,9 @@ class Settings:
     )
     durability: str = _option(
         "disk",
-        "what an acknowledged token survives: memory, process, disk or strict",
-        choices=("memory", "process", "disk", "strict"),
+        "what an acknowledged token survives: memory, process, disk, strict or, with a database "
+        "of several servers, cluster, which is the default there",
+        choices=("memory", "process", "disk", "strict", "cluster"),
     )
     transient_seconds: float = _option(
         600.0,
@@ -459,6 +467,8 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
                 del values["upstream"]
     if values.get("upstream"):
         _check_engine_settings(values, sources)
+    if is_database(values.get("store")):
+        values.setdefault("durability", "cluster")
     settings = Settings(**values)
     _check(settings)
     return settings
@@ -537,6 +547,11 @@ def _check(settings: Settings) -> None:
     if settings.upstream and (settings.model or settings.models):
         raise ConfigError(
             f"give --upstream or {'--model' if settings.model else '--models'}, not both"
+        )
+    if settings.durability == "cluster" and not is_database(settings.store):
+        raise ConfigError(
+            "--durability cluster needs a database that several servers share: give --store "
+            "postgresql://…, or choose strict"
         )
     if "*" in settings.cors_origin and settings.auth_token_file is None:
         raise ConfigError(

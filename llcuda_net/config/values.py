@@ -62,9 +62,7 @@ def parse_store(value: Any, where: str) -> str:
     Raises:
         ConfigError: it is neither. The message does not repeat it: there may be a password in it.
     """
-    if not isinstance(value, str) or not (
-        value in _STORES or value.startswith(("postgresql://", "postgres://"))
-    ):
+    if not isinstance(value, str) or not (value in _STORES or is_database(value)):
         raise ConfigError(
             f"{where} must be sqlite, none or the URL of a database (postgresql://user@host/name)"
         )
@@ -98,6 +96,11 @@ def parse_place(value: Any, where: str) -> str:
             f"{where} must be HOST:PORT, for example 10.0.0.5:9000 or [fd00::5]:9000, not {value!r}"
         )
     return str(value)
+
+
+def is_database(store: object) -> bool:
+    """Whether a place for results is a database of several servers."""
+    return isinstance(store, str) and store.startswith(("postgresql://", "postgres://"))
 
 
 def several(value: Any, where: str) -> tuple[str, ...]:

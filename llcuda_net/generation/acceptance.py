@@ -11,6 +11,7 @@ All that come while the disk is busy share the next sync, and are accepted in on
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 import trio
 
@@ -18,8 +19,9 @@ from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.storage.journal.entry import JournalEntry
-from llcuda_net.storage.records import Level
 
+#: Each is False, False, False or begins with True; see _kind.
+_KINDS = [(False, False, False), *product((True,), (False, True), (False, True))]
 #: Tasks per kind of level: while one waits for a sync, the other asks for the one behind it.
 _WAITERS = 2
 
@@ -38,9 +40,8 @@ class Acceptance:
         #: Those that are neither accepted nor over, each with the event that its runner waits for.
         self._waiting: dict[Generation, trio.Event | None] = {}
         # A generation of the level process must not wait for another one's disk, nor one that is
-        # kept nowhere for either.
-        levels = (Level.MEMORY, Level.PROCESS, Level.DISK)
-        self._lines = {level: _Line() for level in levels}
+        # kept nowhere for either; and one without a key not for the database of several servers.
+        self._lines = {kind: _Line() for kind in _KINDS}
 
     def __repr__(self) -> str:
         return f"<Acceptance {len(self._waiting)} waiting>"
@@ -54,7 +55,7 @@ class Acceptance:
             generation.accept()
         else:
             self._waiting[generation] = None
-        line = self._lines[_kind(generation)]
+        line = self._lines[_kind(generation.entry)]
         line.waiting.append((generation, generation.entry))
         line.idle.unpark()
 
@@ -109,8 +110,6 @@ class _Line:
         self.idle = trio.lowlevel.ParkingLot()
 
 
-def _kind(generation: Generation) -> Level:
-    """What it waits for: nothing, the system, or the disk."""
-    if generation.entry is None:
-        return Level.MEMORY
-    return Level.DISK if generation.level.synced else Level.PROCESS
+def _kind(entry: JournalEntry | None) -> tuple[bool, bool, bool]:
+    """Whether it waits for the system, the disk, the database of several servers."""
+    return (False,) * 3 if entry is None else (True, entry.synced, entry.replicated)

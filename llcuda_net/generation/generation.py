@@ -375,7 +375,8 @@ class Generation:
         self.created = result.created
         self.finished = result.finished
         self.visible = len(self.pieces)
-        self.durable = self.visible if result.level.synced else 0
+        level = result.level
+        self.durable = self.visible if level.synced or level.replicated else 0
         self.level = result.level
         self.splices = [(splice.position, splice.epoch) for splice in result.splices]
         self._told = stored_outcome(result)

@@ -89,14 +89,21 @@ class Persistence:
         """The level in force for a request.
 
         Raises:
-            RequestError: there is no such level.
+            RequestError: there is no such level, or this server does not have it.
         """
         try:
             level = self._level if wanted is None else Level(wanted)
         except ValueError:
             names = ", ".join(Level)
             raise InvalidRequest(f"there is no level {wanted!r}: choose one of {names}") from None
-        return level if self._storage is not None else Level.MEMORY
+        if self._storage is None:
+            return Level.MEMORY
+        if level.replicated and self._storage.replica is None:
+            raise InvalidRequest(
+                "the level cluster needs a server whose --store is a PostgreSQL database: choose "
+                "strict, or what the server has without a level"
+            )
+        return level
 
     @property
     def recovered(self) -> list[Recovered]:
@@ -164,6 +171,13 @@ class Persistence:
         if self._storage is not None:
             with _refusing():
                 await self._storage.sync()
+
+    async def sync_all(self) -> None:
+        """`sync`, and return when other servers could know it, too."""
+        await self.sync()
+        if self._storage is not None and (replica := self._storage.replica) is not None:
+            with _refusing():
+                await replica.until(replica.position)
 
     async def settled(self) -> list[Generation]:
         """Followed generations of which more is on the disk than before; waits for one."""

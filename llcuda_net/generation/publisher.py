@@ -24,7 +24,7 @@ from llcuda_net.upstream.interface import CompletionEvent
 #: Most pieces in one record of the journal: a stored log may come at once.
 _MOST_PIECES = 1024
 #: Members of enums are found slowly.
-_STRICT = Level.STRICT
+_STRICT, _CLUSTER = Level.STRICT, Level.CLUSTER
 
 
 class Flushable(Protocol):
@@ -53,6 +53,7 @@ class Publisher:
         self._persistence = persistence
         self._may_show = may_show
         self._journal = None if storage is None else storage.journal
+        self._replica = None if storage is None else storage.replica
         self._grown: set[Generation] = set()
         self._now = 0.0  # when its batch began to come
         self._strict: set[Generation] = set()  # of the level strict: they wait for the disk
@@ -133,14 +134,43 @@ class Publisher:
         # The clock is asked directly before: nobody may have stopped this process since then.
         if self._may_show is not None and counts and not self._may_show():
             counts = {}
+        uncommitted: dict[Generation, int] = {}
         for generation, count in counts.items():
-            if generation.level is _STRICT:
+            level = generation.level
+            if level is _CLUSTER:
+                uncommitted[generation] = count
+            elif level is _STRICT:
                 self._strict.add(generation)
                 self._strict_work.set()
             elif count > generation.visible:
                 generation.visible = count
                 for reader in tuple(generation.readers):
                     reader.pump()
+        if uncommitted:
+            self._show_when_committed(uncommitted)
+        while self.unflushed:
+            self.unflushed.pop().flush()
+
+    def _show_when_committed(self, counts: dict[Generation, int]) -> None:
+        """Show so many pieces of each generation as soon as other servers could continue it."""
+        assert self._replica is not None
+        try:
+            then = partial(self._show_committed, counts)
+            if self._replica.when(self._replica.position, then):
+                self._show_committed(counts)
+        except StorageError as error:
+            self._refuse(counts, error)
+
+    def _show_committed(
+        self, counts: dict[Generation, int], error: StorageError | None = None
+    ) -> None:
+        if error is not None:
+            self._refuse(counts, error)
+            return
+        for generation, count in counts.items():
+            if not generation.ended and count > generation.visible:
+                generation.durable = max(generation.durable, count)
+                generation.show(count)
         while self.unflushed:
             self.unflushed.pop().flush()
 

@@ -441,7 +441,7 @@ class Gateway:
         await settle(self.objects, [generation for generation, _ in found])
         # Clients that attach see the new run, so the next server must know it, too.
         with contextlib.suppress(RequestError):  # without it none of them continues
-            await self._persistence.sync()
+            await self._persistence.sync_all()
         for generation, entry in found:
             self._start(generation, functools.partial(self._resumer.run, generation, entry))
 

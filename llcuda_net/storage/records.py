@@ -36,6 +36,7 @@ class Level(StrEnum):
     PROCESS = "process"
     DISK = "disk"
     STRICT = "strict"
+    CLUSTER = "cluster"
 
     @property
     def journalled(self) -> bool:
@@ -44,8 +45,13 @@ class Level(StrEnum):
 
     @property
     def synced(self) -> bool:
-        """Whether writes are forced to the disk."""
+        """Whether writes are forced to this machine's disk."""
         return self in (Level.DISK, Level.STRICT)
+
+    @property
+    def replicated(self) -> bool:
+        """Whether writes are committed to the database of several servers before they are seen."""
+        return self is Level.CLUSTER
 
 
 class Opened(msgspec.Struct, array_like=True, tag=1, kw_only=True):

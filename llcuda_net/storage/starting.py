@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -87,9 +87,15 @@ class Sorted:
     ended: list[tuple[JournalEntry, OpenGeneration]] = field(default_factory=list)
     running: list[Recovered] = field(default_factory=list)
 
+    @property
+    def entries(self) -> list[JournalEntry]:
+        """The entries of all that have no result yet."""
+        found = [entry for entry, _ in (*self.ended, *self.transient)]
+        return found + [one.entry for one in self.running]
+
 
 def sort_out(
-    found: list[tuple[OpenGeneration, JournalEntry]], store: Store, transient: Collection[str]
+    found: Sequence[tuple[OpenGeneration, JournalEntry]], store: Store, transient: Collection[str]
 ) -> Sorted:
     """What is left to do with each generation of a journal.
 

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
 import trio
 
 from llcuda_net.errors import OutcomeUnknown, StorageError
@@ -38,12 +39,23 @@ from llcuda_net.storage.journal.threads.sync_thread import INTERVAL
 from llcuda_net.storage.objects import database
 from llcuda_net.storage.objects.database import Objects
 from llcuda_net.storage.records import Ended, Opened, Result, TokenLog
+from llcuda_net.storage.replica.interface import Replica
+from llcuda_net.storage.replica.takeover import Takeover
 from llcuda_net.storage.results.interface import Deleted, Store
 from llcuda_net.storage.results.sqlite import RESULTS, SqliteStore
 from llcuda_net.storage.results.writer import BATCH, OpenStore, Writer
-from llcuda_net.storage.starting import Progress, Recovered, find_lost, losses, sort_out
+from llcuda_net.storage.starting import (
+    Progress,
+    Recovered,
+    Sorted,
+    find_lost,
+    losses,
+    sort_out,
+)
 from llcuda_net.storage.transient.eraser import Eraser
 from llcuda_net.storage.transient.results import TransientResults
+
+log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
 #: Threads that read results at a time.
@@ -66,6 +78,7 @@ class Storage:
         address: where we serve; it is named to a server that finds the directory locked.
         files, interval, segment_bytes: the journal's.
         open_store: opens the store where it is not in the directory; by default SQLite's, there.
+        replica: gets a copy of the journal, in a life that has begun.
         on_sync: called with the seconds that each sync of the journal took.
         watch: seconds between looks at whether the directory's files are still there; each sync
             and each commit looks, too.
@@ -77,6 +90,7 @@ class Storage:
         objects: what clients keep beside results; open while `run` runs.
         problems: what this start found damaged or lost, one line each.
         damage: what any start found, until somebody deleted damage.log.
+        replica: see the argument.
         transient: the results that are erased when they are due; found, read and deleted by the
             methods here as all others are.
     """
@@ -91,6 +105,7 @@ class Storage:
         interval: float = INTERVAL,
         segment_bytes: int = SEGMENT_BYTES,
         open_store: OpenStore | None = None,
+        replica: Replica | None = None,
         on_sync: Callable[[float], None] | None = None,
         watch: float = WATCH,
         transient_seconds: float = TRANSIENT,
@@ -134,6 +149,7 @@ class Storage:
             clock=clock,
             check=self._presence.check,
         )
+        self.replica = self.journal.replica = replica
         self._eraser = Eraser(self.journal, self.transient, transient_seconds)
         self._writer: Writer
 
@@ -177,41 +193,80 @@ class Storage:
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         store = await trio.to_thread.run_sync(self._open_store, True)
+        failure: StorageError | None = None
         try:
-            found, read = await trio.to_thread.run_sync(
-                self.journal.open, lambda stored: find_lost(store, stored), self._progress.reached
-            )
-            self.problems = read.problems + losses(read)
-            await self.transient.open()
-            await self._recover(found, store)
-            await self.objects.open()
-            self.damage = await trio.to_thread.run_sync(damage.told, self._directory, self.problems)
-            await trio.to_thread.run_sync(self._lookout.begin)
-            self._writer = Writer(store, self._open_store, check=self._presence.check)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.journal.run)
-                await nursery.start(self._writer.run)
-                nursery.start_soon(self._store_again)
-                nursery.start_soon(self._lookout.run, self.journal.stop)
-                nursery.start_soon(self._eraser.run)
-                self._progress.part = 1.0
-                task_status.started()
+                if self.replica is not None:
+                    self.replica.guard(store)
+                    await nursery.start(self.replica.run)
+                try:
+                    await self._open(store)
+                except StorageError as error:  # as it is, and not in a group
+                    failure = error
+                else:
+                    await self._run(store, task_status)
+                nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 await self.objects.aclose()
                 for reader in [*self._readers, store]:
                     await trio.to_thread.run_sync(reader.close)
+        if failure is not None:
+            raise failure
+
+    async def _open(self, store: Store) -> None:
+        """Read what there is, and take up what the last server left."""
+        found, read = await trio.to_thread.run_sync(
+            self.journal.open, lambda stored: find_lost(store, stored), self._progress.reached
+        )
+        self.problems = read.problems + losses(read)
+        await self.transient.open()
+        await self._recover(found, store)
+        await self.objects.open()
+        self.damage = await trio.to_thread.run_sync(damage.told, self._directory, self.problems)
+        await trio.to_thread.run_sync(self._lookout.begin)
+
+    async def _run(self, store: Store, task_status: trio.TaskStatus[None]) -> None:
+        self._writer = Writer(store, self._open_store, check=self._presence.check)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.journal.run)
+            await nursery.start(self._writer.run)
+            nursery.start_soon(self._store_again)
+            nursery.start_soon(self._lookout.run, self.journal.stop)
+            nursery.start_soon(self._eraser.run)
+            self._progress.part = 1.0
+            task_status.started()
 
     async def _recover(
         self, found: list[tuple[OpenGeneration, JournalEntry]], store: Store
     ) -> None:
+        elsewhere: list[tuple[OpenGeneration, JournalEntry]] = []
+        if self.replica is not None:
+            found, elsewhere = await Takeover(self.journal, self.replica).start(found)
+        await self._sort_out(found, store, elsewhere)
+
+    async def _sort_out(
+        self,
+        found: list[tuple[OpenGeneration, JournalEntry]],
+        store: Store,
+        elsewhere: Sequence[tuple[OpenGeneration, JournalEntry]] = (),
+    ) -> None:
+        """Do what is left to do with open generations; those that run are `recovered`.
+
+        Args:
+            elsewhere: those that other servers have, or that are over.
+        """
         left = await trio.to_thread.run_sync(sort_out, found, store, self.transient.ids)
         self.recovered += left.running
+        gone = await trio.to_thread.run_sync(sort_out, elsewhere, store, self.transient.ids)
+        left.committed += gone.committed
+        for entry in gone.entries:
+            self.journal.forget(entry)
         reached = await trio.to_thread.run_sync(store.reached)
         for entry, ended in left.committed:
             self._forget(entry, reached, 0 if ended is None else ended.finished)
         for entry, generation in left.transient:
-            await self._keep_transient(entry, generation.result())
+            await self._keep(entry, generation.result())
         for first in range(0, len(left.ended), BATCH):
             some = left.ended[first : first + BATCH]
             batch = [(entry, generation.result()) for entry, generation in some]
@@ -228,8 +283,8 @@ class Storage:
                 for entry, _ in batch:
                     self.journal.forget(entry, reached)
 
-    async def _keep_transient(self, entry: JournalEntry, result: Result) -> None:
-        """Keep the result of one that had ended when the last server did."""
+    async def _keep(self, entry: JournalEntry, result: Result) -> None:
+        """Keep the result of one that had ended when its last server did."""
         try:
             await self._commit(result)
         except StorageError as error:
@@ -239,7 +294,8 @@ class Storage:
             self._store_refusal = error
             self._more_unstored.set()
         else:
-            self._forget(entry, 0, result.finished)
+            reached = 0 if result.transient else self._writer.reached
+            self._forget(entry, reached, result.finished)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -259,7 +315,13 @@ class Storage:
     @property
     def refusal(self) -> StorageError | None:
         """Why no new request can be taken; None: it can."""
-        return self.journal.refusal or self._writer.failed or self._store_refusal
+        replica = self.replica
+        return (
+            self.journal.refusal
+            or self._writer.failed
+            or self._store_refusal
+            or (None if replica is None else replica.failed or replica.refusal)
+        )
 
     @property
     def unstored(self) -> list[Result]:
@@ -307,6 +369,9 @@ class Storage:
             StorageError: it is not, and must not be served.
         """
         await self._writer.room()
+        if entry.replicated and self.replica is not None:
+            self.journal.write()
+            await self.replica.until(entry.accepted_at)
         if entry.synced:
             await self.journal.sync()
         else:
@@ -346,11 +411,13 @@ class Storage:
         Raises:
             StorageError: it is not stored, and `otherwise` is how it ended, also after a restart.
                 With the code storage_full or storage_busy the result with that end is stored when
-                that is possible.
+                that is possible. With storage_fenced it has not ended: another server has it.
             OutcomeUnknown: the same, except that a restart may not know of that end.
         """
         of = partial(Result.of, splices=entry.splices, switches=entry.switches)
         result = of(entry.opened, tokens, ended, cached_from=cached_from)
+        if entry.mirrored and self.replica is not None:  # its row goes with its result
+            await self.replica.until(entry.accepted_at)
         # A journal that cannot take the end is no reason not to store the result.
         with contextlib.suppress(StorageError):
             entry.end(ended)
@@ -362,6 +429,8 @@ class Storage:
             finally:
                 self._ending -= 1
         except StorageError as error:
+            if error.code == StorageError.FENCED:  # it is another server's, which ends it
+                raise
             if otherwise is not None:
                 ended = otherwise(error)
                 result = of(entry.opened, tokens, ended, cached_from=cached_from)
@@ -414,11 +483,56 @@ class Storage:
                 for entry, result in tuple(self._unstored.values()):
                     try:
                         await self._commit(result)
-                    except StorageError:
-                        break
+                    except StorageError as error:
+                        if error.code != StorageError.FENCED:
+                            break
+                        log.warning("result_is_elsewhere", generation=result.id)
+                        self.journal.forget(entry)
+                    else:
+                        self._forget(entry, self._writer.reached, result.finished)
                     del self._unstored[result.id]
-                    self._forget(entry, self._writer.reached, result.finished)
             self._store_refusal = None
+
+    # -- other servers ------------------------------------------------------------------------
+
+    async def adopt(self, other: int, generations: Sequence[OpenGeneration]) -> list[Recovered]:
+        """Take over what a fenced life of a server had: what runs, and is to go on here.
+
+        The results of those that had ended are stored.
+
+        Raises:
+            StorageError: this life is fenced itself, or a store or a journal takes nothing.
+        """
+        assert self.replica is not None
+        pairs = await Takeover(self.journal, self.replica).adopt(other, generations)
+
+        def look() -> Sorted:
+            store = self._open_store(False)
+            try:
+                return sort_out(pairs, store, self.transient.ids)
+            finally:
+                store.close()
+
+        left = await trio.to_thread.run_sync(look)
+        for entry, _ in left.committed:
+            self.journal.forget(entry, self._writer.reached)
+        for entry, generation in (*left.ended, *left.transient):
+            await self._keep(entry, generation.result())
+        return left.running
+
+    async def abandoned(self, ids: Sequence[str]) -> set[str]:
+        """After a fence: those of these generations that no other server has, or has ended."""
+        assert self.replica is not None
+        return await self.replica.orphaned(ids)
+
+    def begin_again(self, generation: OpenGeneration, entry: JournalEntry) -> None:
+        """Have one that was abandoned be the new life's."""
+        assert self.replica is not None
+        Takeover(self.journal, self.replica).begin(generation, entry)
+
+    def forget(self, entry: JournalEntry) -> None:
+        """Forget one that another server has."""
+        self.journal.forget(entry)
 
     # -- reading ------------------------------------------------------------------------------
 

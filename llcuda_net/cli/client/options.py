@@ -177,8 +177,8 @@ def _add_generations(parser: argparse.ArgumentParser) -> None:
     keep.add_argument(
         "--durability",
         metavar="LEVEL",
-        choices=["memory", "process", "disk", "strict"],
-        help="what it survives: memory, process, disk or strict; default: the server's",
+        choices=["memory", "process", "disk", "strict", "cluster"],
+        help="what it survives: memory, process, disk, strict or cluster; default: the server's",
     )
     later = parser.add_argument_group("leaving an answer, and coming back to it")
     for flag, text in (

@@ -31,6 +31,7 @@ from llcuda_net.storage.journal.disk import NEVER_NOW, Files
 from llcuda_net.storage.journal.segments import Segment
 from llcuda_net.storage.journal.threads.sync_thread import SyncThread
 from llcuda_net.storage.journal.threads.write_thread import Chunk, Outcome, WriteThread
+from llcuda_net.storage.replica.interface import Replica
 
 log = structlog.get_logger(__name__)
 
@@ -55,13 +56,12 @@ class JournalStats:
 
 
 class Entry(Protocol):
-    """What is needed of a JournalEntry.
+    """What is needed of a JournalEntry; see there."""
 
-    Attributes:
-        bytes: of its records.
-    """
-
+    slot: int
     bytes: int
+    mirrored: bool
+    awaited: bool
 
 
 class Appender(abc.ABC):
@@ -72,9 +72,11 @@ class Appender(abc.ABC):
         failed: why nothing can be appended until a restart; None: not so.
         stats: counts for status and benchmarks.
         appended: entries with pieces in the buffer, and how many they then have.
+        replica: gets the records of entries that are mirrored; None: there is none.
     """
 
     def __init__(self, files: Files, segment_bytes: int) -> None:
+        self.replica: Replica | None = None
         self.refusal: StorageError | None = None
         self.failed: StorageError | None = None
         self.stats = JournalStats()
@@ -111,6 +113,8 @@ class Appender(abc.ABC):
         stats = self.stats
         stats.records += 1
         stats.live_bytes += size
+        if entry.mirrored and self.replica is not None:
+            self.replica.add(entry.slot, body, entry.awaited)
 
     @abc.abstractmethod
     def follow(self, entry: Any) -> None:
@@ -141,6 +145,8 @@ class Appender(abc.ABC):
             StorageError: nothing of it may be shown. With the code storage_full it stays buffered,
                 and is written as soon as there is room.
         """
+        if self.replica is not None:
+            self.replica.send()
         if self._syncing.news:
             self._catch_up()
         if self._busy:

@@ -134,7 +134,14 @@ class Collector:
         Raises:
             StorageError: one does not decode; none of them is taken.
         """
-        data = _ARRAY + len(bodies).to_bytes(4, "big") + b"".join(bodies)
+        self.add_array(_ARRAY + len(bodies).to_bytes(4, "big") + b"".join(bodies))
+
+    def add_array(self, data: bytes) -> None:
+        """Take some records, encoded as one array.
+
+        Raises:
+            StorageError: as `add`.
+        """
         try:
             records = _records.decode(data)
         except DECODE_ERRORS as error:

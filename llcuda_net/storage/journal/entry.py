@@ -44,12 +44,19 @@ class JournalEntry:
         durable: of these pieces, how many a power cut cannot take away.
         followed: whether `Journal.progressed` is to tell of `durable`; see `follow`.
         synced: whether its level asks for the disk.
+        mirrored: whether the replica gets its records, too.
+        awaited: whether its readers wait for the replica.
+        replicated: whether its acceptance does.
+        accepted_at: position of its acceptance in the replica.
+        taken: another generation, which has its idempotency key; it is not accepted then.
         oldest: number of the segment with its oldest record.
         bytes: of its records.
     """
 
     __slots__ = (
         "_journal",
+        "accepted_at",
+        "awaited",
         "bytes",
         "count",
         "dispatches",
@@ -57,12 +64,15 @@ class JournalEntry:
         "ends",
         "followed",
         "level",
+        "mirrored",
         "oldest",
         "opened",
+        "replicated",
         "slot",
         "splices",
         "switches",
         "synced",
+        "taken",
     )
 
     def __init__(self, journal: Appender, opened: Opened, slot: int, oldest: int) -> None:
@@ -80,6 +90,9 @@ class JournalEntry:
         self.ends = 0
         self.durable = 0
         self.followed = False
+        self.mirrored = self.awaited = self.replicated = False
+        self.accepted_at = 0
+        self.taken: str | None = None
 
     def __repr__(self) -> str:
         return (
@@ -92,6 +105,12 @@ class JournalEntry:
         if not self.followed:
             self.followed = True
             self._journal.follow(self)
+
+    def mirror(self) -> None:
+        """Have the replica get what is appended from now on; it has what was before."""
+        self.mirrored = True
+        self.awaited = self.level.replicated
+        self.replicated = self.awaited or self.opened.key is not None
 
     def append(
         self,

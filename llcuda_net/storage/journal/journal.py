@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +47,7 @@ from llcuda_net.storage.journal.reserve import Reserve
 from llcuda_net.storage.journal.segments import Segment, live_bodies, restate, start_segment
 from llcuda_net.storage.journal.threads.sync_thread import INTERVAL
 from llcuda_net.storage.records import Ended, Forgotten, Opened, Stored, encode
+from llcuda_net.storage.replica.interface import Accept
 
 #: Bytes after which a new segment is begun.
 SEGMENT_BYTES = 32 << 20
@@ -136,12 +137,13 @@ class Journal(DurableAppender):
         # The numbers of what was lost are given anew.
         stored = [one for one in found.stored.items() if one[0] not in found.lost]
         self._stored.extend(sorted(stored, key=lambda one: one[1]))
-        pairs = [(g, self._entry_of(g, found)) for g in found.generations]
+        self._next_slot = max(self._next_slot, found.next_slot)
+        pairs = [(g, self._entry_of(g, found.next_segment)) for g in found.generations]
         try:
             segments = restate(
                 self._folder,
                 self._files,
-                framing.Header(found.next_segment, max(self._next_slot, found.next_slot)),
+                framing.Header(found.next_segment, self._next_slot),
                 pairs,
                 Stored(results=list(self._stored)),
                 self._segment_bytes,
@@ -170,10 +172,9 @@ class Journal(DurableAppender):
         self.stats.segments = len(segments)
         return pairs, found
 
-    def _entry_of(self, generation: OpenGeneration, found: Recovered) -> JournalEntry:
-        slot = max(self._next_slot, found.next_slot)
-        self._next_slot = slot + 1
-        entry = JournalEntry(self, generation.opened, slot, found.next_segment)
+    def _entry_of(self, generation: OpenGeneration, segment: int) -> JournalEntry:
+        entry = JournalEntry(self, generation.opened, self._next_slot, segment)
+        self._next_slot += 1
         entry.splices = generation.splices
         entry.switches = generation.switches
         entry.count = entry.durable = generation.packed.count
@@ -182,6 +183,30 @@ class Journal(DurableAppender):
         return entry
 
     # -- entries ------------------------------------------------------------------------------
+
+    def entry_of(self, generation: OpenGeneration) -> JournalEntry:
+        """An entry for a generation of another journal; `restate` buffers what it has."""
+        entry = self._entry_of(generation, self._segment.number)
+        entry.durable = 0
+        return entry
+
+    def restate(self, entry: JournalEntry, bodies: Iterable[bytes]) -> None:
+        """Buffer records that another journal has of an entry, which is not mirrored yet.
+
+        On a full disk they stay in the buffer; they are in the other journal.
+
+        Raises:
+            StorageError: the journal has failed.
+        """
+        if self.failed is not None:
+            raise self.failed
+        if not entry.bytes:
+            entry.oldest = self._segment.number
+            self._oldest.setdefault(entry.oldest, set()).add(entry)
+        for body in bodies:
+            self.add(entry, body)
+        if entry.synced:
+            self.appended[entry] = entry.count
 
     def start(self, opened: Opened) -> JournalEntry:
         """Buffer that a generation was accepted; gives it a slot.
@@ -200,7 +225,12 @@ class Journal(DurableAppender):
                 StorageError.INVALID,
             )
         self._next_slot += 1
+        replica = self.replica
+        if replica is not None:
+            entry.mirror()
         self.add(entry, body)
+        if replica is not None:
+            replica.accept(entry, Accept.of(opened), entry.replicated)
         self._oldest.setdefault(self._segment.number, set()).add(entry)
         if entry.synced:
             self.appended[entry] = 0
@@ -214,6 +244,9 @@ class Journal(DurableAppender):
         """
         self._reserve.release(entry.slot)
         self._unfollow(entry)
+        if entry.mirrored and self.replica is not None:
+            self.replica.forget(entry.slot, entry.opened.generation, stored=reached > 0)
+            entry.mirrored = False
         holders = self._oldest.get(entry.oldest)
         if holders is None or entry not in holders:
             return

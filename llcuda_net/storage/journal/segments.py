@@ -130,7 +130,7 @@ def restate(
         rewriting.begin()
         for number, (generation, place) in enumerate(pairs):
             place.oldest = rewriting.segments[-1].number
-            for body in _restated(generation, place.slot):
+            for body in restated(generation, place.slot):
                 place.bytes += rewriting.add(body)
             progress(number / len(pairs))
         rewriting.end()
@@ -192,8 +192,8 @@ class _Rewriting:
         self._buffer = bytearray()
 
 
-def _restated(generation: OpenGeneration, slot: int) -> Iterator[bytes]:
-    """The bodies of its records."""
+def restated(generation: OpenGeneration, slot: int) -> Iterator[bytes]:
+    """The bodies of a generation's records, for a slot."""
     opened = generation.opened
     opened.slot = slot
     yield encode(opened)

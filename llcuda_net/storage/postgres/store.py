@@ -19,7 +19,7 @@ from llcuda_net.storage.postgres.queries import Place, storable
 from llcuda_net.storage.postgres.rows import Found, listed, whole
 from llcuda_net.storage.postgres.scan import Scan
 from llcuda_net.storage.postgres.search import SearchIndex
-from llcuda_net.storage.postgres.writing import Putter, delete
+from llcuda_net.storage.postgres.writing import Before, Putter, delete
 from llcuda_net.storage.records import Result, hash_of
 from llcuda_net.storage.results.interface import (
     Deleted,
@@ -74,6 +74,14 @@ class PostgresStore:
         return f"<PostgresStore {self._session!r}>"
 
     # -- writing ------------------------------------------------------------------------------
+
+    def guard(self, before: Before) -> None:
+        """Have something done in each transaction of `put`, first, with the ids of its results.
+
+        Args:
+            before: may raise StorageError, and then they are not stored.
+        """
+        self._putter.before = before
 
     def put(self, results: Sequence[Result]) -> None:
         """See Store."""

@@ -1,14 +1,15 @@
 """Stores results in PostgreSQL: everything is packed first, then one short transaction.
 
-Its locks, in this order: bodies, in the order of their names; models that are new; and the row of
-`store`, which gives the numbers, up to the commit. So the transactions of all servers that store
-results end one after the other, and a number is never seen before a smaller one is.
+Its locks, in this order: what `before` locks; bodies, in the order of their names; models that are
+new; and the row of `store`, which gives the numbers, up to the commit. So the transactions of all
+servers that store results end one after the other, and a number is never seen before a smaller one
+is.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from psycopg import errors as pg
@@ -72,10 +73,19 @@ _TAKEN = (
 )
 
 
+#: Done first in a transaction that stores the results with these ids.
+Before = Callable[[Connection, list[str]], object]
+
+
 class Putter:
-    """Stores results through one session; `put` is Store.put."""
+    """Stores results through one session; `put` is Store.put.
+
+    Attributes:
+        before: see PostgresStore.guard.
+    """
 
     def __init__(self, session: Session, codec: Codec) -> None:
+        self.before: Before | None = None
         self._session = session
         self._codec = codec
         self._models: dict[bytes, int] = {}
@@ -93,7 +103,7 @@ class Putter:
         packed = [_Packed(result, self) for result in results]
         if len({result.id for result in results}) == len(results):
             try:
-                return self._session.change(_WHAT, lambda db: self._insert(db, packed))
+                return self._session.change(_WHAT, lambda db: self._insert_all(db, packed))
             except _StoredTwiceError:
                 pass
         unique = {one.result.id: one for one in reversed(packed)}
@@ -104,7 +114,16 @@ class Putter:
                 last = error
         raise last
 
+    def _insert_all(self, db: Connection, packed: list[_Packed]) -> None:
+        self._begin(db, [one.result.id for one in packed])
+        self._insert(db, packed)
+
+    def _begin(self, db: Connection, ids: list[str]) -> None:
+        if self.before is not None:
+            self.before(db, ids)
+
     def _insert_missing(self, db: Connection, unique: dict[str, _Packed]) -> None:
+        self._begin(db, [*unique])
         wanted = dict(unique)
         damaged = []
         for found in whole(db, self._codec, "WHERE r.id = ANY(%s)", ([*wanted],)):

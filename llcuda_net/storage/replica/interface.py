@@ -13,6 +13,7 @@ import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal.assembly import OpenGeneration
+from llcuda_net.storage.records import Opened
 from llcuda_net.storage.results.interface import Store
 
 #: Told that something is committed (None), or that it never will be, and why.
@@ -35,13 +36,19 @@ class Accept:
     key: str | None = None
     request_hash: bytes = b""
 
+    @classmethod
+    def of(cls, opened: Opened) -> Accept:
+        """That of a generation's first record."""
+        return cls(opened.generation, opened.owner, opened.key, opened.request_hash)
+
 
 @dataclass(frozen=True)
 class Adopted:
-    """A generation to take over: its id, and its log so far, as records for one's own journal."""
+    """A generation to take over, with its log so far as records for one's own journal."""
 
     generation: str
     bodies: Sequence[bytes]
+    slot: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,11 +85,13 @@ class Replica(Protocol):
 
     Attributes:
         failed: why nothing is committed any more under this life; None: not so.
+        refusal: why nothing new should be begun now; None: it can be.
         position: records that were added.
         committed: how many of them are committed.
     """
 
     failed: StorageError | None
+    refusal: StorageError | None
     position: int
     committed: int
 
@@ -93,7 +102,7 @@ class Replica(Protocol):
             hurry: somebody waits for its commit.
         """
 
-    def accept(self, entry: Entry, accept: Accept) -> None:
+    def accept(self, entry: Entry, accept: Accept, hurry: bool) -> None:
         """A generation is this server's, from the batch on that has what was added last."""
 
     def forget(self, slot: int, generation: str, *, stored: bool) -> None:

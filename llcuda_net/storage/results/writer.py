@@ -176,8 +176,8 @@ class Writer:
             error = self._put(batch)
             if error is None:
                 return
-        if len(batch) > 1 and error.code == StorageError.INVALID:
-            for waiter in batch:  # one result is invalid; the others can be stored
+        if len(batch) > 1 and error.code in (StorageError.INVALID, StorageError.FENCED):
+            for waiter in batch:  # one is invalid, or another server's; the others can be stored
                 waiter.error = self._put([waiter])
             return
         for waiter in batch:

@@ -10,9 +10,10 @@ from typing import TypeVar
 import pytest
 
 from llcuda_net.cluster import leases
-from llcuda_net.cluster.leases import Adopted
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.migrations import migrate
+from llcuda_net.storage.replica.bodies import joined
+from llcuda_net.storage.replica.interface import Accept, Adopted
 from tests.support.storage.interleaving import standing, wait_for_lock
 from tests.support.storage.postgres import Postgres
 
@@ -40,7 +41,7 @@ class Cluster:
         return self.do(lambda db: leases.append(db, server, number, data))
 
     def journal(self, server: int) -> list[bytes]:
-        return self.do(lambda db: [*leases.journal(db, server)])
+        return self.do(lambda db: [data for _, data in leases.journal(db, server)])
 
     def fence(self, me: int, other: int) -> bool:
         return self.do(lambda db: leases.fence(db, me, other))
@@ -97,7 +98,7 @@ def test_who_is_fenced_writes_nothing_more(cluster: Cluster) -> None:
     assert not cluster.append(one, 2)
     assert not cluster.append(one, 1)  # it may be there, but is not to be shown any more
     assert not cluster.do(lambda db: leases.renew(db, one, LONG))
-    assert not cluster.do(lambda db: leases.accept(db, one, "g", "", 3, b"x"))
+    assert not cluster.do(lambda db: leases.append(db, one, 3, b"x", [Accept("g", "")]))
     assert not cluster.fence(one, other)
     assert cluster.journal(one) == [b"x"]
     assert cluster.do(lambda db: leases.owned(db, one)) == {}
@@ -120,7 +121,7 @@ def test_a_write_that_is_first_is_seen_by_the_fence(cluster: Cluster) -> None:
 
     def fence_and_read(db: Connection) -> list[bytes]:
         assert leases.fence(db, other, one)
-        return [*leases.journal(db, one)]
+        return [data for _, data in leases.journal(db, one)]
 
     write = partial(leases.append, me=one, number=1, data=b"a")
     with standing(cluster.url, cluster.pool, lambda s: s.change("it", write)) as written:
@@ -186,7 +187,8 @@ def taken_over(cluster: Cluster) -> tuple[int, int]:
     gone, one = cluster.join(OVER), cluster.join(LONG)
     for number, name in enumerate(("g", "h"), 1):
         data = name.encode()
-        assert cluster.do(lambda db: leases.accept(db, gone, name, "ann", number, data))  # noqa: B023
+        accept = partial(leases.append, accepts=[Accept(name, "ann")])
+        assert cluster.do(partial(accept, me=gone, number=number, data=data))
     assert cluster.fence(one, gone)
     return gone, one
 
@@ -195,16 +197,16 @@ def test_generations_move_with_their_logs(cluster: Cluster) -> None:
     gone, one = taken_over(cluster)
     assert cluster.do(lambda db: leases.owned(db, gone)) == {"g": 1, "h": 1}
     adopt = partial(leases.adopt, me=one, other=gone)
-    some = [Adopted("g", b"log of g"), Adopted("none", b"never")]
+    some = [Adopted("g", [b"log of g"]), Adopted("none", [b"never"])]
     assert cluster.do(lambda db: adopt(db, number=1, generations=some)) == {"g": 2}
     assert cluster.do(lambda db: adopt(db, number=1, generations=some)) == {"g": 2}  # again
-    assert cluster.journal(one) == [b"log of g"]
+    assert cluster.journal(one) == [joined([b"log of g"])]
     assert not cluster.do(lambda db: leases.adopted(db, one, gone))
-    rest = [Adopted("h", b"log of h")]
+    rest = [Adopted("h", [b"log of h"])]
     assert cluster.do(lambda db: adopt(db, number=2, generations=rest)) == {"h": 2}
     assert cluster.do(lambda db: leases.adopted(db, one, gone))
     assert cluster.journal(gone) == []
-    assert cluster.journal(one) == [b"log of g", b"log of h"]
+    assert cluster.journal(one) == [joined([b"log of g"]), joined([b"log of h"])]
     assert cluster.do(lambda db: leases.owned(db, one)) == {"g": 2, "h": 2}
     assert not cluster.fence(one, gone)
     assert cluster.do(lambda db: leases.expired(db, one, 0)) == []
@@ -212,33 +214,33 @@ def test_generations_move_with_their_logs(cluster: Cluster) -> None:
 
 def test_an_adopter_that_dies_is_followed_by_another(cluster: Cluster) -> None:
     gone, one = taken_over(cluster)
-    adopt = partial(leases.adopt, generations=[Adopted("g", b"g")], number=1)
+    adopt = partial(leases.adopt, generations=[Adopted("g", [b"g"])], number=1)
     assert cluster.do(lambda db: adopt(db, me=one, other=gone)) == {"g": 2}
     heir = cluster.join(LONG)
     assert not cluster.fence(heir, gone)  # the adopter lives
-    assert cluster.do(lambda db: leases.adopt(db, heir, gone, 1, [Adopted("h", b"h")])) is None
+    assert cluster.do(lambda db: leases.adopt(db, heir, gone, 1, [Adopted("h", [b"h"])])) is None
     assert cluster.do(lambda db: leases.renew(db, one, OVER))
     assert cluster.do(lambda db: leases.expired(db, heir, 0)) == [one]
     assert cluster.fence(heir, one)
-    rest = [Adopted("h", b"h")]
+    rest = [Adopted("h", [b"h"])]
     assert cluster.do(lambda db: leases.adopt(db, one, gone, 2, rest)) is None  # it wakes up
     assert cluster.do(lambda db: leases.owned(db, gone)) == {"h": 1}
     assert cluster.do(lambda db: leases.expired(db, heir, 0)) == [gone]
     assert cluster.fence(heir, gone)
     assert cluster.do(lambda db: adopt(db, me=one, other=gone)) is None
-    moved = [Adopted("g", b"g"), Adopted("h", b"h")]
+    moved = [Adopted("g", [b"g"]), Adopted("h", [b"h"])]
     assert cluster.do(lambda db: leases.adopt(db, heir, one, 1, moved)) == {"g": 3}
     assert cluster.do(lambda db: leases.adopt(db, heir, gone, 2, moved)) == {"g": 3, "h": 2}
     for server in (one, gone):
         assert cluster.do(lambda db: leases.adopted(db, heir, server))  # noqa: B023
-    assert cluster.journal(heir) == [b"g", b"h"]
+    assert cluster.journal(heir) == [joined([b"g"]), joined([b"h"])]
 
 
 def test_a_fence_waits_for_an_adoption_that_is_first(cluster: Cluster) -> None:
     gone, one = taken_over(cluster)
     assert cluster.do(lambda db: leases.renew(db, one, OVER))
     heir = cluster.join(LONG)
-    adopt = partial(leases.adopt, me=one, other=gone, number=1, generations=[Adopted("g", b"g")])
+    adopt = partial(leases.adopt, me=one, other=gone, number=1, generations=[Adopted("g", [b"g"])])
     with standing(cluster.url, cluster.pool, lambda s: s.change("it", adopt)) as first:
         fence = partial(leases.fence, me=heir, other=one)
         fenced = cluster.pool.submit(cluster.beside(fence))

@@ -51,7 +51,8 @@ def test_the_clock_goes_forward() -> None:
 
 
 def test_a_batch_is_sent_again_as_it_was() -> None:
-    box, batch = Outbox().send()
+    empty: Outbox[bytes] = Outbox()
+    box, batch = empty.send()
     assert batch is None
     box = box.add(b"a", b"b")
     box, batch = box.send()

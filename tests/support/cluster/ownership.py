@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from llcuda_net.cluster.standing import Batch, Outbox
 
-_EMPTY = Outbox()
+_EMPTY: Outbox[bytes] = Outbox()
 #: A record that holds the whole log, as an adoption writes it.
 _WHOLE = b"="
 
@@ -57,7 +57,7 @@ class Server:
     log: tuple[bytes, ...] | None = None
     durable: int = 0
     epoch: int = 0
-    outbox: Outbox = _EMPTY
+    outbox: Outbox[bytes] = _EMPTY
     read: tuple[int, tuple[bytes, ...]] | None = None
 
 
@@ -74,13 +74,13 @@ class State:
     """
 
     servers: tuple[Server, ...]
-    journals: tuple[tuple[Batch, ...], ...]
+    journals: tuple[tuple[Batch[bytes], ...], ...]
     fenced: frozenset[int] = frozenset()
     over: frozenset[int] = frozenset()
     adopters: tuple[int | None, ...] = ()
     owner: int = 0
     epoch: int = 1
-    requests: tuple[tuple[int, Batch], ...] = ()
+    requests: tuple[tuple[int, Batch[bytes]], ...] = ()
     answers: frozenset[tuple[int, int, bool]] = frozenset()
     seen: tuple[bytes, ...] = ()
     source: int = 0
@@ -91,7 +91,7 @@ class State:
         return log_of(self.journals[self.owner])
 
 
-def log_of(journal: tuple[Batch, ...]) -> tuple[bytes, ...]:
+def log_of(journal: tuple[Batch[bytes], ...]) -> tuple[bytes, ...]:
     """The log that a journal has."""
     out: list[bytes] = []
     for batch in sorted(journal, key=lambda one: one.number):
@@ -199,7 +199,7 @@ def _send(state: State, rules: Rules, n: int, server: Server) -> Iterator[tuple[
     yield f"{n} sends {batch.number}", replace(sent, requests=requests)
 
 
-def _execute(state: State, rules: Rules, n: int, batch: Batch) -> State:
+def _execute(state: State, rules: Rules, n: int, batch: Batch[bytes]) -> State:
     """`leases.append`."""
     done = n not in state.fenced or not rules.fencing
     if done and all(one.number != batch.number for one in state.journals[n]):
@@ -210,7 +210,7 @@ def _execute(state: State, rules: Rules, n: int, batch: Batch) -> State:
     return replace(state, answers=state.answers | {(n, batch.number, done)})
 
 
-def _journalled(state: State, n: int, batch: Batch) -> State:
+def _journalled(state: State, n: int, batch: Batch[bytes]) -> State:
     journals = list(state.journals)
     journals[n] = (*journals[n], batch)
     return replace(state, journals=tuple(journals))
@@ -230,7 +230,7 @@ def _deliver(state: State, n: int, server: Server, answer: tuple[int, int, bool]
 def _take_over(state: State, rules: Rules, n: int, server: Server) -> Iterator[tuple[str, State]]:
     if server.read is not None and state.owner == n and server.log is None:
         _, log = server.read
-        mine = Outbox(number=server.outbox.number + 1)
+        mine: Outbox[bytes] = Outbox(number=server.outbox.number + 1)
         learnt = replace(
             server, log=log, durable=len(log), epoch=state.epoch, outbox=mine, read=None
         )

@@ -58,5 +58,6 @@ MIRROR = Migration(
         id text NOT NULL,
         PRIMARY KEY (server, id)
     );
+    CREATE INDEX adoptions_id ON adoptions (id);
     """,
 )

@@ -1,0 +1,468 @@
+"""The journal's second copy in the database: one thread, one connection, a batch at a time.
+
+The thread takes all records that wait, commits them as one batch, says so, and takes the next ones
+at once: under load batches grow by themselves. Where nobody waits for a commit, records gather for
+`PACE` first, which costs less. A batch whose answer was lost is sent again, the same under the same
+number, until there is an answer; nothing overtakes it.
+
+The trio thread adds records to a deque and looks whether the thread sleeps; the thread says that it
+is going to sleep, and then looks whether there are records. So one of them notices.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import structlog
+import trio
+
+from llcuda_net.cluster import leases, recovery
+from llcuda_net.cluster.portions import Contents, Item, Life, Over, Started
+from llcuda_net.cluster.standing import Batch
+from llcuda_net.errors import StorageError
+from llcuda_net.storage.postgres.connection import Connection, Session
+from llcuda_net.storage.postgres.store import PostgresStore
+from llcuda_net.storage.replica.bodies import joined, parted
+from llcuda_net.storage.replica.interface import Accept, Adopted, Committed, Entry, Former, Replica
+from llcuda_net.storage.results.interface import Store
+
+log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
+#: Seconds in which records gather that nobody waits for.
+PACE = 0.02
+#: Seconds from one trimming of the journal to the next.
+_TRIM = 1.0
+_WHAT = "the journal cannot be copied to the database"
+#: Keys that other generations have, by the ids of those that wanted them.
+ClaimKeys = Callable[[Connection, int, Sequence[Accept]], dict[str, str]]
+
+
+class Mirror(Replica):
+    """A Replica in the database of several servers; see there for what is not explained here.
+
+    Args:
+        url: of the database; its schema is there.
+
+    Attributes:
+        claim_keys: called in the transaction that accepts generations with idempotency keys; those
+            whose keys others have are not accepted. In the mirror's thread.
+        on_fenced: called with the number of a life that turns out to be fenced; on the trio thread.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.failed: StorageError | None = None
+        self.refusal: StorageError | None = None
+        self.position = 0
+        self.committed = 0
+        self.claim_keys: ClaimKeys | None = None
+        self.on_fenced: Callable[[int], None] | None = None
+        self._session = Session(url, write=True)
+        self._life = Life(0)
+        self._void = range(0)  # positions that were never committed, of the life before
+        self._awaited: deque[tuple[int, Committed]] = deque()
+        self._orders: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._asleep = False  # the thread waits for orders, and has nothing to commit
+        self._pacing = False  # it lets records gather
+        self._stopping = threading.Event()
+        self._due = 0.0  # when records that nobody waits for are written
+        self._trim_at = 0.0
+        self._soon: Callable[[Callable[[], object]], object] = lambda _: None
+
+    def __repr__(self) -> str:
+        behind = self.position - self.committed
+        return f"<Mirror life={self.number} behind={behind} failed={self.failed}>"
+
+    @property
+    def number(self) -> int:
+        """The life under which is written; 0: none yet."""
+        return self._life.number
+
+    def begin(self, number: int, former: Sequence[int] = ()) -> None:
+        """Begin a life: what was added before and is not committed is void.
+
+        Args:
+            former: earlier lives of this data directory, which are fenced.
+        """
+        self._void = range(self.committed + 1, self.position + 1)
+        self.committed = self.position
+        self._life = Life(number, tuple(former), self.position)
+        self.failed = None
+        self._refuse(fenced())
+        self._orders.put(None)
+
+    # -- records ------------------------------------------------------------------------------
+
+    def add(self, slot: int, body: bytes, hurry: bool) -> None:
+        """See Replica."""
+        life = self._life
+        life.waiting.append((slot, body))
+        self.position += 1
+        if hurry:
+            life.hurried = self.position
+
+    def accept(self, entry: Entry, accept: Accept, hurry: bool) -> None:
+        """See Replica."""
+        life = self._life
+        life.waiting.append(Started(entry, accept))
+        self.position += 1
+        entry.accepted_at = self.position
+        if hurry:
+            life.hurried = self.position
+
+    def forget(self, slot: int, generation: str, *, stored: bool) -> None:
+        """See Replica."""
+        self._life.waiting.append(Over(slot, generation, stored))
+        self.position += 1
+
+    def send(self) -> None:
+        """See Replica."""
+        if self._asleep and (not self._pacing or self._life.urgent):
+            self._asleep = False
+            self._orders.put(None)
+
+    def when(self, position: int, then: Committed) -> bool:
+        """See Replica."""
+        if position in self._void:
+            raise fenced()
+        if position <= self.committed:
+            return True
+        if self.failed is not None:
+            raise self.failed
+        self._awaited.append((position, then))
+        if position > self._life.hurried:
+            self._life.hurried = position
+        self.send()
+        if position <= self.committed:  # meanwhile: the thread may have seen nobody wait
+            self._collect()
+        return False
+
+    async def until(self, position: int) -> None:
+        """See Replica."""
+        settled = trio.Event()
+        failure: list[StorageError | None] = []
+
+        def then(error: StorageError | None) -> None:
+            failure.append(error)
+            settled.set()
+
+        if self.when(position, then):
+            await trio.lowlevel.checkpoint()
+            return
+        await settled.wait()
+        if failure[0] is not None:
+            raise StorageError(failure[0].message, failure[0].code)
+
+    def _collect(self) -> None:
+        """Tell those who wait what is committed, or that nothing will be."""
+        awaited = self._awaited
+        while awaited and awaited[0][0] <= self.committed:
+            awaited.popleft()[1](None)
+        life = self._life
+        self.refusal = life.refusal
+        if life.failed is not None and self.failed is None:
+            self.failed = life.failed
+            self._refuse(life.failed)
+            if life.failed.code == StorageError.FENCED and self.on_fenced is not None:
+                self.on_fenced(life.number)
+
+    def _refuse(self, error: StorageError) -> None:
+        awaited, self._awaited = self._awaited, deque()
+        for _, then in awaited:
+            then(error)
+
+    # -- others' generations ------------------------------------------------------------------
+
+    async def former(self) -> list[Former]:
+        """See Replica."""
+        life = self._life
+        return [
+            await self._ordered(partial(self._ask, partial(recovery.read, server=number)))
+            for number in life.former
+        ]
+
+    async def settled(self) -> None:
+        """See Replica."""
+        life = self._life
+        for number in life.former:
+            await self._ordered(
+                partial(self._change, partial(leases.adopted, me=life.number, other=number))
+            )
+
+    async def orphaned(self, ids: Sequence[str]) -> set[str]:
+        """See Replica."""
+        return await self._ordered(partial(self._ask, partial(leases.orphaned, ids=ids)))
+
+    async def adopt(self, other: int, generations: Sequence[Adopted]) -> dict[str, int]:
+        """See Replica."""
+        life = self._life
+        return await self._ordered(partial(self._adopt, life, other, generations))
+
+    def guard(self, store: Store) -> None:
+        """See Replica."""
+        if isinstance(store, PostgresStore):
+            store.guard(self._release)
+
+    def _release(self, db: Connection, ids: list[str]) -> None:
+        """In the transaction that stores their results; in the thread that does."""
+        if not leases.release(db, self.number, ids):
+            raise fenced()
+
+    async def _ordered(self, work: Callable[[], _T]) -> _T:
+        """Do something in the thread, between two batches, to its end; raises what it raises."""
+        token = trio.lowlevel.current_trio_token()
+        task = trio.lowlevel.current_task()
+        done: list[_T] = []
+        failure: list[BaseException] = []
+
+        def order() -> None:
+            try:
+                done.append(work())
+            except BaseException as error:
+                failure.append(error)
+            token.run_sync_soon(trio.lowlevel.reschedule, task)
+
+        self._orders.put(order)
+        await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+        if failure:
+            raise failure[0]
+        return done[0]
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See Replica."""
+        self._soon = partial(trio.lowlevel.current_trio_token().run_sync_soon, idempotent=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_in_thread, self._serve)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.failed = self.failed or StorageError("the journal is closed")
+                self._stopping.set()
+                self._orders.put(None)
+        self._refuse(self.failed)
+
+    # -- in the thread ------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        self._due = self._trim_at = 0.0
+        try:
+            while True:
+                work = self._order(self._life)
+                life, now = self._life, time.monotonic()
+                if work is not None:
+                    work()
+                elif self._pause(life, now) != 0:
+                    if self._stopping.is_set() and (life.tries or not life.pending):
+                        return
+                elif life.pending:
+                    self._due = now + PACE
+                    self._commit(life)
+                else:
+                    self._trim_at = now + _TRIM
+                    self._tidy(life)
+        finally:
+            self._session.close()
+
+    def _order(self, life: Life) -> Callable[[], object] | None:
+        """What is to be done now beside batches; None: a batch, perhaps."""
+        self._pacing = False
+        self._asleep = True  # before the look: what is added from here on wakes this thread
+        try:
+            pause = self._pause(life, time.monotonic())
+            self._pacing = pause is not None
+            return self._orders.get(block=pause != 0, timeout=pause)
+        except queue.Empty:
+            return None
+        finally:
+            self._asleep = False
+
+    def _pause(self, life: Life, now: float) -> float | None:
+        """Seconds until there is something to write, if nobody adds anything; None: for ever."""
+        stopping = self._stopping.is_set()
+        if life.failed is None and life.pending:
+            if life.tries:
+                return 1.0 if stopping else max(0.0, life.again - now)
+            return 0.0 if life.urgent or stopping else max(0.0, self._due - now)
+        if stopping:
+            return 1.0
+        if life.failed is None and life.trimming.due:
+            return max(0.0, self._trim_at - now)
+        return None
+
+    def _commit(self, life: Life) -> None:
+        """Try to have one batch in the database."""
+        batch = life.batch()
+        if batch is None:
+            return
+        try:
+            there = self._write(life.number, batch.number, Contents.of(batch.records))
+        except StorageError as error:
+            self._missed(life, error)
+        else:
+            if there:
+                self._committed(life, batch)
+            else:
+                self._fail(life, fenced())
+
+    def _write(self, me: int, number: int, contents: Contents) -> bool:
+        started = contents.started
+        if self.claim_keys is None or all(one.accept.key is None for one in started):
+            accepts = [one.accept for one in started]
+            return self._session.ask(
+                _WHAT,
+                lambda db: leases.append(db, me, number, contents.data, accepts, contents.ended),
+            )
+        return self._session.change(
+            _WHAT, partial(self._accept, me=me, number=number, contents=contents)
+        )
+
+    def _accept(self, db: Connection, me: int, number: int, contents: Contents) -> bool:
+        """Write a batch with generations that have keys: those get on whose keys are theirs."""
+        assert self.claim_keys is not None
+        keyed = [one.accept for one in contents.started if one.accept.key is not None]
+        taken = self.claim_keys(db, me, keyed)
+        for one in contents.started:
+            one.entry.taken = taken.get(one.accept.id)
+        accepts = [one.accept for one in contents.started if one.accept.id not in taken]
+        return leases.append(db, me, number, contents.data, accepts, contents.ended)
+
+    def _committed(self, life: Life, batch: Batch[Item]) -> None:
+        """A batch is in the database: what waits for that may be told."""
+        life.committed(batch)
+        if life is self._life:
+            self.committed = max(self.committed, life.taken)
+            if self._awaited or self.refusal is not None:
+                self._soon(self._collect)
+
+    def _missed(self, life: Life, error: StorageError) -> None:
+        """An attempt failed: there will be another one, unless none can succeed."""
+        if error.code == StorageError.INVALID:
+            log.error("mirror_failed", reason=error.message)
+            self._fail(life, StorageError(error.message))
+            return
+        if not life.tries:
+            log.warning("mirror_waits", reason=error.message)
+        life.missed(time.monotonic())
+        if error.code == StorageError.FULL and life is self._life:
+            life.refusal = error
+            self._soon(self._collect)
+
+    def _fail(self, life: Life, error: StorageError) -> None:
+        life.failed = error
+        if life is self._life:
+            self._soon(self._collect)
+
+    def _adopt(self, life: Life, other: int, generations: Sequence[Adopted]) -> dict[str, int]:
+        number = self._free_number(life)
+
+        def adopt(db: Connection) -> dict[str, int] | None:
+            epochs = leases.adopt(db, life.number, other, number, generations)
+            if epochs is None and not leases.hold(db, life.number):
+                raise fenced()
+            return epochs
+
+        epochs = self._answered(life, adopt) or {}
+        sizes = {
+            one.slot: sum(map(len, one.bodies)) for one in generations if one.generation in epochs
+        }
+        life.trimming.added(number, sizes)
+        return epochs
+
+    def _free_number(self, life: Life) -> int:
+        """The number of a batch that is none of the outbox; all before it are answered."""
+        while life.outbox.sent is not None:
+            self._commit(life)
+            self._go_on(life)
+        return life.next_number()
+
+    def _answered(self, life: Life, change: Callable[[Connection], _T]) -> _T:
+        """Repeat a change until there is an answer."""
+        while True:
+            try:
+                found = self._session.change(_WHAT, change)
+            except StorageError as error:
+                if error.code == StorageError.FENCED:
+                    self._fail(life, error)
+                if not error.retry:
+                    raise
+                self._missed(life, error)
+                self._go_on(life)
+            else:
+                life.tries = 0
+                return found
+
+    def _go_on(self, life: Life) -> None:
+        """Wait until the next attempt is due.
+
+        Raises:
+            StorageError: there will be none.
+        """
+        if life.failed is not None:
+            raise life.failed
+        if life is not self._life:
+            raise fenced()
+        if life.tries and self._stopping.wait(max(0.0, life.again - time.monotonic())):
+            raise StorageError("the server stops", StorageError.BUSY)
+
+    def _tidy(self, life: Life) -> None:
+        """Delete batches that are not needed; write again what keeps many others."""
+        trimming = life.trimming
+        try:
+            if last := trimming.crowded:
+                self._copy(life, last)
+            if trimming.due:
+                low = trimming.low
+                self._session.change(_WHAT, lambda db: leases.trim(db, life.number, low))
+                trimming.done = low
+        except StorageError as error:
+            log.warning("mirror_not_trimmed", reason=error.message)
+
+    def _copy(self, life: Life, last: int) -> None:
+        """Write what is live in the oldest batches again, as one."""
+        trimming, low = life.trimming, life.trimming.low
+        batches = self._session.ask(
+            _WHAT, lambda db: leases.journal(db, life.number, low - 1, last - low + 1)
+        )
+        found = [
+            (slot, body)
+            for number, data in batches
+            if number <= last
+            for slot, body in parted(data)
+            if trimming.live(slot)
+        ]
+        number = self._free_number(life)
+        data = joined([body for _, body in found])
+        there = self._answered(life, lambda db: leases.append(db, life.number, number, data))
+        if not there:
+            self._fail(life, fenced())
+            return
+        sizes: dict[int, int] = {}
+        for slot, body in found:
+            sizes[slot] = sizes.get(slot, 0) + len(body)
+        trimming.moved(last, number, sizes)
+
+    def _ask(self, question: Callable[[Connection], _T]) -> _T:
+        return self._session.ask(_WHAT, question)
+
+    def _change(self, change: Callable[[Connection], _T]) -> _T:
+        return self._session.change(_WHAT, change)
+
+
+def fenced() -> StorageError:
+    """The error for what a life cannot write any more."""
+    return StorageError(
+        "another server has taken over what this one had: ask again", StorageError.FENCED
+    )
+
+
+async def _in_thread(work: Callable[[], object]) -> None:
+    """Run something to its end in a thread of its own."""
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))
