@@ -10,6 +10,7 @@ before the fence, and seen by the one that fences, or is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from llcuda_net.cluster.standing import LEASE
 from llcuda_net.storage.postgres.connection import Connection

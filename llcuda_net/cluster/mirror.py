@@ -73,6 +73,7 @@ class Mirror(Replica):
         self._stopping = threading.Event()
         self._due = 0.0  # when records that nobody waits for are written
         self._trim_at = 0.0
+        self._on_settled: Callable[[], object] = lambda: None
         self._soon: Callable[[Callable[[], object]], object] = lambda _: None
 
     def __repr__(self) -> str:
@@ -84,15 +85,22 @@ class Mirror(Replica):
         """The life under which is written; 0: none yet."""
         return self._life.number
 
-    def begin(self, number: int, former: Sequence[int] = ()) -> None:
+    def begin(
+        self,
+        number: int,
+        former: Sequence[int] = (),
+        settled: Callable[[], object] = lambda: None,
+    ) -> None:
         """Begin a life: what was added before and is not committed is void.
 
         Args:
             former: earlier lives of this data directory, which are fenced.
+            settled: called when nothing is left of them; in the mirror's thread.
         """
         self._void = range(self.committed + 1, self.position + 1)
         self.committed = self.position
         self._life = Life(number, tuple(former), self.position)
+        self._on_settled = settled
         self.failed = None
         self._refuse(fenced())
         self._orders.put(None)
@@ -191,9 +199,9 @@ class Mirror(Replica):
         """See Replica."""
         life = self._life
         for number in life.former:
-            await self._ordered(
-                partial(self._change, partial(leases.adopted, me=life.number, other=number))
-            )
+            adopted = partial(leases.adopted, me=life.number, other=number)
+            await self._ordered(partial(self._change, adopted))
+        await self._ordered(self._on_settled)
 
     async def orphaned(self, ids: Sequence[str]) -> set[str]:
         """See Replica."""

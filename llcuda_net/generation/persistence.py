@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -257,7 +257,13 @@ class Persistence:
     def forget(self, entry: JournalEntry) -> None:
         """Another server has its generation: the journal needs it no more."""
         if self._storage is not None:
-            self._storage.journal.forget(entry, 0)
+            self._storage.forget(entry)
+
+    def begin_again(self, entries: Sequence[Recovered]) -> None:
+        """Have generations that nobody has be this server's in its new life."""
+        if self._storage is not None:
+            for one in entries:
+                self._storage.begin_again(one)
 
     # -- what is stored already ---------------------------------------------------------------
 

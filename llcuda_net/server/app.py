@@ -21,10 +21,11 @@ from llcuda_net.analysis.warmup import compile_kernels
 from llcuda_net.config.files import open_to_others
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import LEAST, Users
+from llcuda_net.config.values import is_database
 from llcuda_net.errors import ConfigError, EngineError, StorageError
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.models.serving.local import LocalModels
-from llcuda_net.server.cluster.opening import open_cluster
+from llcuda_net.server.cluster.opening import open_cluster, open_mirror
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.server.http.page import assets
 from llcuda_net.server.sockets import (
@@ -48,6 +49,7 @@ from llcuda_net.util.text_files import read_text
 from llcuda_net.util.version import package_version
 
 if TYPE_CHECKING:
+    from llcuda_net.cluster.mirror import Mirror
     from llcuda_net.server.cluster.cluster import Cluster
     from llcuda_net.server.http.monitor import Monitor
     from llcuda_net.telemetry.tracing import Tracing
@@ -154,6 +156,7 @@ class _Serving:
         self._monitor: Monitor | None = None
         self._monitored: Sequence[trio.SocketListener] = ()
         self._cluster: Cluster | None = None
+        self._mirror: Mirror | None = None
 
     async def run(self) -> int:
         listeners = await self._listen()
@@ -191,6 +194,12 @@ class _Serving:
         level = Level(self._settings.durability)
         if self._settings.store == "none":
             return Persistence(None, level)
+        if is_database(self._settings.store):
+            try:
+                self._mirror = open_mirror(self._settings.store)
+            except StorageError as error:
+                self._failure = error
+                return None
         self._folder = Path(self._settings.data_dir or default_directory())
         on_sync = None if self._monitor is None else self._monitor.metrics.sync_seconds.observe
         shared = self._settings.data_dir_shared
@@ -201,6 +210,7 @@ class _Serving:
             on_sync=on_sync,
             transient_seconds=self._settings.transient_seconds,
             open_store=self._open_store(),
+            replica=self._mirror,
         )
         try:
             await self._storage.claim()
@@ -216,12 +226,12 @@ class _Serving:
 
     async def _join(self, nursery: trio.Nursery, listeners: _Listeners) -> bool:
         """Join the other servers of the database, if it is one; whether that could be done."""
-        store = self._settings.store
-        if store in ("sqlite", "none"):
+        if self._mirror is None:
             return True
         assert self._folder is not None
+        bound = address_of(listeners[0])
         try:
-            cluster = open_cluster(self._settings, address_of(listeners[0]), self._folder)
+            cluster = open_cluster(self._settings, bound, self._folder, self._mirror)
             await cluster.join()
         except StorageError as error:
             self._failure = error

@@ -470,6 +470,10 @@ class Gateway:
         """What was suspended since the last call: nobody runs it."""
         return self._persistence.left()
 
+    def begin_again(self, entries: Sequence[Recovered]) -> None:
+        """Have these, which nobody has, be this server's in its new life."""
+        self._persistence.begin_again(entries)
+
     def forget(self, left: Left) -> None:
         """Another server has it: this one's journal need not keep it."""
         self._persistence.forget(left.entry)

@@ -525,9 +525,18 @@ class Storage:
         assert self.replica is not None
         return await self.replica.orphaned(ids)
 
-    def begin_again(self, generation: OpenGeneration, entry: JournalEntry) -> None:
+    def begin_again(self, one: Recovered) -> None:
         """Have one that was abandoned be the new life's."""
         assert self.replica is not None
+        entry = one.entry
+        generation = OpenGeneration(
+            entry.opened,
+            one.packed,
+            entry.splices,
+            entry.switches,
+            one.dispatched,
+            one.concluded,
+        )
         Takeover(self.journal, self.replica).begin(generation, entry)
 
     def forget(self, entry: JournalEntry) -> None:

@@ -1,6 +1,6 @@
 """What the gateway has of the cluster: one object, made where the store is a PostgreSQL.
 
-cluster = Cluster(settings.store, name, address, folder)
+cluster = Cluster(settings.store, name, address, folder, mirror)
 await cluster.join()                      # a life, before anything is read or written
 await nursery.start(cluster.hold)         # renews its lease until `leave`
 Gateway(…, cluster=cluster)               # which attaches itself, and runs `cluster.run`
@@ -20,6 +20,7 @@ import trio
 
 from llcuda_net.cluster import leases
 from llcuda_net.cluster.membership import Membership
+from llcuda_net.cluster.mirror import Mirror
 from llcuda_net.cluster.standing import Standing
 from llcuda_net.errors import StorageError
 from llcuda_net.generation.generation import Generation
@@ -42,14 +43,17 @@ class Cluster:
         name: what people call this server.
         address: HOST:PORT at which the others reach it.
         folder: its data directory.
+        mirror: copies the journal to the database, as long as a life lasts.
 
     Attributes:
         membership: its lives, and who else there is.
         hooks: what follows its standing.
     """
 
-    def __init__(self, url: str, name: str, address: str, folder: Path) -> None:
+    def __init__(self, url: str, name: str, address: str, folder: Path, mirror: Mirror) -> None:
         self.membership = Membership(url, name, address, folder)
+        self._mirror = mirror
+        mirror.on_fenced = self.membership.refused
         self.hooks = Hooks()
         self._life = Life(self.membership, self.hooks, self.join, self._known)
         self._sessions = {write: Session(url, write=write) for write in (False, True)}
@@ -82,7 +86,10 @@ class Cluster:
         Raises:
             StorageError: the database cannot be used.
         """
-        return await trio.to_thread.run_sync(self.membership.join)
+        membership = self.membership
+        number = await trio.to_thread.run_sync(membership.join)
+        self._mirror.begin(number, membership.former, membership.settled)
+        return number
 
     async def hold(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Renew the lease until `leave`, or until cancelled."""

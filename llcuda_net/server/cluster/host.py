@@ -30,5 +30,8 @@ class ClusterHost(Protocol):
     def left_aside(self) -> list[Left]:
         """What was suspended since the last call."""
 
+    def begin_again(self, entries: Sequence[Recovered]) -> None:
+        """Have these, which nobody has, be this server's in its new life."""
+
     def forget(self, left: Left) -> None:
         """Another server has it: this one's journal need not keep it."""

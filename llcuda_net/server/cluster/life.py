@@ -96,6 +96,7 @@ class Life:
             aside = host.left_aside()
             if await self._wait(Standing.MEMBER, Standing.FENCED) is Standing.FENCED:
                 aside = await self._begin_again(host, aside)
+                host.begin_again([one.aside() for one in aside])
             for life in self._hooks.life:
                 life(self._membership.number)
             log.info("lease_regained", number=self._membership.number, resumed=len(aside))

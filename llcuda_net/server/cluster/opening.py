@@ -11,18 +11,31 @@ from llcuda_net.storage.postgres.opening import needs_psycopg
 from llcuda_net.util.address import Address, parse_address
 
 if TYPE_CHECKING:
+    from llcuda_net.cluster.mirror import Mirror
     from llcuda_net.server.cluster.cluster import Cluster
 
 #: Hosts to listen on that are none to reach.
 _ANY = ("0.0.0.0", "::", "")
 
 
-def open_cluster(settings: Settings, bound: str, folder: Path) -> Cluster:
+def open_mirror(url: str) -> Mirror:
+    """What copies the journal to a database; it begins when the cluster is joined.
+
+    Raises:
+        StorageError: psycopg is not installed, or the URL is none.
+    """
+    with needs_psycopg():
+        from llcuda_net.cluster.mirror import Mirror
+    return Mirror(url)
+
+
+def open_cluster(settings: Settings, bound: str, folder: Path, mirror: Mirror) -> Cluster:
     """The servers on the database that the settings name, this one not among them yet.
 
     Args:
         bound: HOST:PORT where this server listens.
         folder: its data directory.
+        mirror: copies the journal there.
 
     Raises:
         StorageError: psycopg is not installed, or the URL is none.
@@ -34,4 +47,4 @@ def open_cluster(settings: Settings, bound: str, folder: Path) -> Cluster:
     if address is None:
         where = parse_address(bound)
         address = str(Address(host, where.port) if where.host in _ANY else where)
-    return Cluster(settings.store, settings.name or host, address, folder)
+    return Cluster(settings.store, settings.name or host, address, folder, mirror)

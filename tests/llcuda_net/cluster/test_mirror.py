@@ -12,7 +12,6 @@ import trio
 
 from llcuda_net.cluster import leases, recovery
 from llcuda_net.cluster.mirror import Mirror
-from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.migrations import migrate
