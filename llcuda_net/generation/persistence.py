@@ -165,6 +165,14 @@ class Persistence:
             with _refusing():
                 entry.splice(position, upstream, epoch)
 
+    async def until_closed(self) -> None:
+        """Tell the storage when the server ends: when this is cancelled."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            if self._storage is not None:
+                self._storage.closing.set()
+
     async def sync(self) -> None:
         """Return when all that was buffered is on the disk."""
         # Also where none is open: the last tokens of one that ends just now are shown, too.

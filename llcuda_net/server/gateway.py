@@ -266,6 +266,7 @@ class Gateway:
             if self._pool.watched:
                 self._nursery.start_soon(self._waiting.end_outages)
             self._nursery.start_soon(self._publisher.run)
+            self._nursery.start_soon(self._persistence.until_closed)
             self._nursery.start_soon(self._runner.acceptance.run)
             self._nursery.start_soon(self._registry.run)
             self._nursery.start_soon(self._shelf.run, self._publisher.publish)

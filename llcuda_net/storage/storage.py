@@ -91,6 +91,7 @@ class Storage:
         problems: what this start found damaged or lost, one line each.
         damage: what any start found, until somebody deleted damage.log.
         replica: see the argument.
+        closing: set when the server ends: nothing waits any more for a store that takes nothing.
         transient: the results that are erased when they are due; found, read and deleted by the
             methods here as all others are.
     """
@@ -132,6 +133,7 @@ class Storage:
         self._readers: list[Store] = []
         self._unstored: dict[str, tuple[JournalEntry, Result]] = {}
         self._more_unstored = trio.Event()
+        self.closing = trio.Event()
         self._ending = 0  # results that are being stored for the first time
         self._store_refusal: StorageError | None = None
         self.journal = Journal(
@@ -305,6 +307,25 @@ class Storage:
         elif not self.transient.is_due(result.finished):  # else nobody is to get it any more
             await self.transient.commit(result)
 
+    async def _store(self, entry: JournalEntry, result: Result) -> None:
+        """Commit a generation's result; one that other servers can end waits for its store."""
+        told = ""
+        while True:
+            try:
+                return await self._commit(result)
+            except StorageError as error:
+                if not (entry.mirrored and error.retry):
+                    raise
+                if error.message != told:
+                    told = error.message
+                    log.warning("result_waits", generation=result.id, reason=told)
+                with trio.move_on_after(PROBE):
+                    await self.closing.wait()
+                if self.closing.is_set():
+                    raise StorageError(
+                        f"the server stops, and another one ends this: {told}", StorageError.FENCED
+                    ) from error
+
     def _forget(self, entry: JournalEntry, reached: int, finished: int) -> None:
         """The journal needs an entry no more, whose generation ended then."""
         transient = entry.opened.transient
@@ -425,7 +446,7 @@ class Storage:
         self._ending += 1
         try:
             try:
-                await self._commit(result)
+                await self._store(entry, result)
             finally:
                 self._ending -= 1
         except StorageError as error:

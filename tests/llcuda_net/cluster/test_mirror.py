@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, TypeVar
 
+import psycopg
 import pytest
 import trio
+import trio.testing
 
 from llcuda_net.cluster import leases, recovery
+from llcuda_net.cluster import mirror as mirror_module
 from llcuda_net.cluster.mirror import Mirror
+from llcuda_net.cluster.trimming import Trimming
+from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal.entry import JournalEntry
+from llcuda_net.storage.journal.journal import Journal
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.migrations import migrate
 from llcuda_net.storage.postgres.opening import open_postgres
-from llcuda_net.storage.records import Ended, Level, TokenLog
+from llcuda_net.storage.records import Ended, Level, Result, TokenLog
+from llcuda_net.storage.replica.interface import Accept
 from llcuda_net.storage.storage import Storage
+from tests.support.storage.interleaving import standing, wait_for_lock
 from tests.support.storage.postgres import Postgres
 from tests.support.storage.records import MODEL, opened
 
@@ -106,3 +118,279 @@ async def test_a_generation_from_beginning_to_end(database: Database, tmp_path: 
         result = await storage.finish(kept, Ended(**END), log)
         assert database.owned(one) == set()
         assert await storage.read(lambda store: store.get("generation-1")) == result
+
+
+async def test_nothing_is_told_before_its_commit(database: Database, tmp_path: Path) -> None:
+    one = database.join()
+    async with database.serving(tmp_path, one) as storage, trio.open_nursery() as nursery:
+        told: list[str] = []
+
+        async def accept() -> None:
+            await storage.accepted(kept)
+            told.append("accepted")
+
+        with ThreadPoolExecutor(1) as pool:
+            keep = partial(_lock_server, server=one)
+            with standing(database.url, pool, lambda s: s.change("it", keep)):
+                kept = storage.start(opened(1, level=Level.CLUSTER))
+                nursery.start_soon(accept)
+                await trio.to_thread.run_sync(wait_for_lock, database.url)
+                await storage.written()  # the local journal has it
+                grown(kept, 3)
+                storage.journal.write()
+                replica = storage.replica
+                assert replica is not None
+                assert not replica.when(replica.position, lambda _: told.append("tokens"))
+                await trio.testing.wait_all_tasks_blocked()
+                assert told == []
+        await committed(storage)
+        assert told == ["accepted", "tokens"]
+        assert database.logs(one) == {"generation-1": pieces(3)}
+
+
+def _lock_server(db: Connection, server: int) -> None:
+    db.execute("SELECT 1 FROM servers WHERE number = %s FOR UPDATE", (server,))
+
+
+async def test_a_batch_whose_answer_was_lost_is_there_once(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = database.join()
+    append, lost = leases.append, count()
+
+    def losing(*args: Any, **more: Any) -> bool:
+        there = append(*args, **more)
+        if next(lost) % 3 < 2:  # of three answers two are lost, one of them twice in a row
+            raise psycopg.OperationalError("the answer was lost")
+        return there
+
+    monkeypatch.setattr(leases, "append", losing)
+    async with database.serving(tmp_path, one) as storage:
+        kept = storage.start(opened(1, level=Level.CLUSTER))
+        await storage.accepted(kept)
+        for _ in range(4):
+            grown(kept, 2)
+            await committed(storage)
+        numbers = [number for number, _ in database.do(lambda db: leases.journal(db, one))]
+        assert numbers == [1, 2, 3, 4, 5]
+        assert database.logs(one) == {"generation-1": pieces(8)}
+
+
+async def test_who_is_fenced_is_told_nothing_and_ends_nothing(
+    database: Database, tmp_path: Path
+) -> None:
+    one, other = database.join(), database.join()
+    async with database.serving(tmp_path / "one", one) as storage:
+        fenced: list[int] = []
+        mirror = storage.replica
+        assert isinstance(mirror, Mirror)
+        mirror.on_fenced = fenced.append
+        kept, ended = (storage.start(opened(n, level=Level.CLUSTER)) for n in (1, 2))
+        await storage.accepted(ended)
+        grown(kept, 3)
+        await committed(storage)
+        database.fence(other, one)
+        grown(kept, 1)
+        with pytest.raises(StorageError) as caught:
+            await committed(storage)
+        assert caught.value.code == StorageError.FENCED
+        assert fenced == [one]
+        with pytest.raises(StorageError) as caught:
+            await storage.finish(ended, Ended(**END), TokenLog())
+        assert caught.value.code == StorageError.FENCED
+        with pytest.raises(StorageError) as caught:
+            storage.start(opened(3))
+        assert caught.value.code == StorageError.FENCED
+        async with database.serving(tmp_path / "other", other) as heir:
+            former = database.do(lambda db: recovery.read(db, one))
+            found = await heir.adopt(one, former.generations)
+            assert [(r.entry.opened.generation, r.log.pieces) for r in found] == [
+                ("generation-1", pieces(3)),
+                ("generation-2", []),
+            ]
+            assert database.logs(other) == {"generation-1": pieces(3), "generation-2": []}
+            await heir.finish(found[1].entry, Ended(**END), TokenLog())
+            assert database.owned(other) == {"generation-1"}
+            # The fenced one wakes up, and has no say in what is over, or another's.
+            mirror.begin(database.join())
+            late, again = (Result.of(e.opened, TokenLog(), Ended(**END), []) for e in (kept, ended))
+            with pytest.raises(StorageError) as caught:
+                await storage._commit(late)
+            assert caught.value.code == StorageError.FENCED
+            await storage._commit(again)  # it is stored, as after an answer that was lost
+            assert await heir.read(lambda store: store.states(["generation-1"])) == {}
+            mine = storage.start(opened(4, level=Level.CLUSTER))
+            with pytest.raises(StorageError) as caught:
+                await mirror.until(kept.accepted_at + 5)  # of the life before: never committed
+            assert caught.value.code == StorageError.FENCED
+            await storage.accepted(mine)
+
+
+async def test_of_a_batch_of_results_those_that_are_ones_own_are_stored(
+    database: Database, tmp_path: Path
+) -> None:
+    one, other = database.join(), database.join()
+    async with database.serving(tmp_path, one) as storage:
+        kept = [storage.start(opened(n, level=Level.CLUSTER)) for n in range(4)]
+        await storage.accepted(kept[-1])
+        sql = "UPDATE generations SET server = %s WHERE id = 'generation-2'"
+        database.do(lambda db: db.execute(sql, (other,)))
+        refused: list[str] = []
+
+        async def finish(entry: JournalEntry) -> None:
+            try:
+                await storage.finish(entry, Ended(**END), TokenLog())
+            except StorageError as error:
+                refused.append(f"{entry.opened.generation} {error.code}")
+
+        async with trio.open_nursery() as nursery:
+            for entry in kept:
+                nursery.start_soon(finish, entry)
+        assert refused == [f"generation-2 {StorageError.FENCED}"]
+        ids = [f"generation-{n}" for n in range(4)]
+        found = await storage.read(lambda store: store.states(ids))
+        assert found == dict.fromkeys(["generation-0", "generation-1", "generation-3"], "done")
+        assert database.owned(one) == set()
+
+
+async def test_a_restart_takes_the_longer_log_of_both(database: Database, tmp_path: Path) -> None:
+    one = database.join()
+    async with database.serving(tmp_path, one) as storage:
+        kept = [storage.start(opened(n)) for n in range(3)]
+        for entry in kept:
+            grown(entry, 2)
+        await committed(storage)
+        kept[0].mirrored = False  # the database does not get the rest
+        grown(kept[0], 3)
+        local = storage.journal
+        kept[1]._journal = DeafJournal(local)  # type: ignore[assignment]  # the disk does not get the rest
+        grown(kept[1], 4)
+        late = storage.start(opened(3))
+        late.mirrored = False
+        await storage.written()
+        await committed(storage)
+        database.do(lambda db: db.execute("DELETE FROM generations WHERE id = 'generation-3'"))
+    two = database.join()
+    database.do(lambda db: leases.fence_former(db, two, one))
+    async with database.serving(tmp_path, two, (one,)) as storage:
+        found = {one.entry.opened.generation: one.log.pieces for one in storage.recovered}
+        assert found == {
+            "generation-0": pieces(5),
+            "generation-1": pieces(6),
+            "generation-2": pieces(2),
+            "generation-3": [],
+        }
+        assert database.logs(two) == found
+        assert database.owned(one) == set()
+        assert database.do(lambda db: leases.journal(db, one)) == []
+        for one_ in storage.recovered:
+            grown(one_.entry, 1)
+        await committed(storage)
+    three = database.join()
+    database.do(lambda db: leases.fence_former(db, three, two))
+    rmtree(tmp_path)  # the disk is lost
+    async with database.serving(tmp_path, three, (two,)) as storage:
+        lengths = {one.entry.opened.generation: one.packed.count for one in storage.recovered}
+        assert lengths == {
+            "generation-0": 6,
+            "generation-1": 7,
+            "generation-2": 3,
+            "generation-3": 1,
+        }
+
+
+class DeafJournal:
+    """A journal whose files get nothing of what is appended, and whose replica does."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.refusal = None
+
+    def add(self, entry: JournalEntry, body: bytes) -> None:
+        assert self._journal.replica is not None
+        self._journal.replica.add(entry.slot, body, hurry=False)
+
+    @property
+    def appended(self) -> dict[Any, int]:
+        return self._journal.appended
+
+
+async def test_a_restart_forgets_what_others_have_or_had(
+    database: Database, tmp_path: Path
+) -> None:
+    one, other = database.join(), database.join()
+    async with database.serving(tmp_path / "one", one) as storage:
+        for number in (1, 2, 3):
+            kept = storage.start(opened(number, level=Level.CLUSTER))
+            grown(kept, 2)
+        await committed(storage)
+    database.fence(other, one)
+    async with database.serving(tmp_path / "other", other) as heir:
+        former = database.do(lambda db: recovery.read(db, one))
+        found = await heir.adopt(one, former.generations[:2])
+        await heir.finish(found[0].entry, Ended(**END), found[0].log)
+        assert await heir.delete("generation-1", None) is not None
+        # The second one runs there; the third one nobody has taken yet.
+        two = database.join()
+        async with database.serving(tmp_path / "one", two) as storage:
+            assert storage.recovered == []
+        three = database.join()
+        async with database.serving(tmp_path / "one", three) as storage:
+            assert storage.recovered == []
+
+
+async def test_batches_that_nobody_needs_are_deleted(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror_module, "_TRIM", 0.0)
+    one = database.join()
+    async with database.serving(tmp_path, one) as storage:
+        mirror = storage.replica
+        assert isinstance(mirror, Mirror)
+        mirror._life.trimming = Trimming(keep=2000, copy=500)
+        old = storage.start(opened(0, level=Level.CLUSTER))
+        grown(old, 3)
+        await committed(storage)
+        for number in range(1, 60):
+            kept = storage.start(opened(number, level=Level.CLUSTER))
+            grown(kept, 20)
+            await storage.accepted(kept)
+            await storage.finish(kept, Ended(**END), TokenLog(pieces(20), [*range(20)]))
+        grown(old, 2)
+        await committed(storage)
+
+        def batches() -> list[tuple[int, bytes]]:
+            return database.do(lambda db: leases.journal(db, one, limit=1000))
+
+        with trio.fail_after(60):
+            while len(left := batches()) > 60:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert database.logs(one) == {"generation-0": pieces(5)}
+        # One that was long under way comes after all: it is not wanted any more.
+        first = left[0][0] - 1
+        again = partial(leases.append, me=one, number=first, data=b"x", accepts=[Accept("z", "")])
+        assert not database.do(again)
+        assert database.owned(one) == {"generation-0"}
+        assert batches() == left
+
+
+async def test_a_database_that_was_killed_goes_on(own_postgres: Postgres, tmp_path: Path) -> None:
+    database = Database(own_postgres.new_database())
+    one = database.join()
+    async with database.serving(tmp_path, one) as storage:
+        kept = storage.start(opened(1, level=Level.CLUSTER))
+        await storage.accepted(kept)
+        await trio.to_thread.run_sync(own_postgres.kill)
+        told: list[StorageError | None] = []
+        grown(kept, 5)
+        storage.journal.write()
+        replica = storage.replica
+        assert replica is not None
+        assert not replica.when(replica.position, told.append)
+        await trio.sleep(0.2)
+        assert told == []
+        await trio.to_thread.run_sync(own_postgres.start)
+        await replica.until(replica.position)
+        assert told == [None]
+        assert database.logs(one) == {"generation-1": pieces(5)}
+    database.session.close()
