@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from llcuda_net.cli.common import Parser, VersionAction, run_command, warn_of_variables
 from llcuda_net.config import settings as settings_module
+from llcuda_net.server.processes.part import OPTION, Part
 
 PROG = "llcuda-server"
 
@@ -67,6 +68,7 @@ def make_parser() -> Parser:
         epilog=_EPILOG,
     )
     settings_module.add_arguments(parser)
+    parser.add_argument(OPTION, dest="part", type=Part.parse, help=argparse.SUPPRESS)
     parser.add_argument("--version", action=VersionAction)
     return parser
 
@@ -83,6 +85,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         if there := OTHERS_OPTIONS.get(option.partition("=")[0]):
             parser.error(f"there is no option {option.partition('=')[0]} here: use {there}")
     arguments = parser.parse_args(ours)
+    arguments.given = ours
     arguments.engine_options = engines
     return arguments
 
@@ -96,10 +99,17 @@ def _run(arguments: argparse.Namespace) -> int:
     # Here, and not above: --help needs none of it.
     from llcuda_net.util import logs  # first: see there
 
-    from llcuda_net.server import app  # isort: skip
-
     logs.configure(settings.log_level, settings.log_format)
-    return app.run(settings, lambda: with_files(settings_module.load(arguments)))
+    if settings.processes > 1:
+        from llcuda_net.server.processes import parent
+
+        return parent.run(settings, arguments.given, arguments.engine_options)
+    from llcuda_net.server import app
+
+    part: Part | None = arguments.part
+    if part is not None:
+        logs.name_process(part.number)
+    return app.run(settings, lambda: with_files(settings_module.load(arguments)), part)
 
 
 if __name__ == "__main__":

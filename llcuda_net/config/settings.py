@@ -85,6 +85,14 @@ class Settings:
     port: int = _option(
         9000, "port to listen on; 0: a free one, printed", kind=int, low=0, high=65_535
     )
+    processes: int = _option(
+        1,
+        "processes that serve the port together, for machines of many cores: they share a "
+        "PostgreSQL, that of --store or one in the data directory",
+        kind=int,
+        low=1,
+        high=256,
+    )
     http: bool = _option(
         True, "answer HTTP, the APIs of OpenAI and Anthropic, on the port, too", kind=bool
     )

@@ -28,8 +28,11 @@ from llcuda_net.models.serving.local import LocalModels
 from llcuda_net.server.cluster.opening import open_cluster, open_mirror
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.server.http.page import assets
+from llcuda_net.server.processes.folders import left_by_processes
+from llcuda_net.server.processes.part import Part
 from llcuda_net.server.sockets import (
     address_of,
+    adopt_listener,
     open_listeners,
     raise_descriptor_limit,
     tls_context,
@@ -61,11 +64,12 @@ log = structlog.get_logger(__name__)
 _Listeners = Sequence[trio.SocketListener] | Sequence[trio.SSLListener[trio.SocketStream]]
 
 
-def run(settings: Settings, reload: Callable[[], Settings]) -> int:
+def run(settings: Settings, reload: Callable[[], Settings], part: Part | None = None) -> int:
     """Serve until a signal; returns the exit code.
 
     Args:
         reload: reads the settings anew, on SIGHUP.
+        part: which of several processes this is; None: the only one.
 
     Raises:
         ConfigError: a file or a combination of settings is wrong.
@@ -82,7 +86,7 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     Allocator().configure()
     with _demo() as demo:
         upstreams = Upstreams(settings) if settings.upstream else LocalModels(settings, demo)
-        return trio.run(_Serving(settings, users, tls, upstreams, reload, tracing).run)
+        return trio.run(_Serving(settings, users, tls, upstreams, reload, tracing, part).run)
 
 
 def _users(settings: Settings) -> Users:
@@ -138,8 +142,10 @@ class _Serving:
         upstreams: Upstreams | LocalModels,
         reload: Callable[[], Settings],
         tracing: _OpenTracing | None,
+        part: Part | None,
     ) -> None:
         self._settings = settings
+        self._part = part
         self._users = users
         self._tls = tls
         self._upstreams = upstreams
@@ -214,6 +220,8 @@ class _Serving:
         )
         try:
             await self._storage.claim()
+            if self._part is None:
+                await trio.to_thread.run_sync(left_by_processes, self._folder)
         except StorageError as error:
             self._failure = error
             return None
@@ -267,7 +275,10 @@ class _Serving:
         return await self._upstreams.open(nursery, self._folder, server.waiting_tickets)
 
     async def _listen(self) -> _Listeners:
-        listeners = await open_listeners(self._settings.host, self._settings.port)
+        settings, part = self._settings, self._part
+        listeners = await open_listeners(settings.host, settings.port, shared=part is not None)
+        if part is not None:
+            listeners = [*listeners, adopt_listener(part.descriptor)]
         if self._tls is None:
             return listeners
         return [trio.SSLListener(x, self._tls, https_compatible=True) for x in listeners]
@@ -337,7 +348,7 @@ class _Serving:
             scheme = "http" if self._settings.tls_cert is None else "https"
             log.info("page", url=f"{scheme}://{address_of(listeners[0])}/")
         with contextlib.suppress(OSError):  # the parent process may not read it
-            for listener in listeners:
+            for listener in listeners if self._part is None else listeners[:-1]:
                 echo(f"listening on {address_of(listener)}", flush=True)
             for monitored in self._monitored:
                 echo(f"metrics on http://{address_of(monitored)}/metrics", flush=True)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import resource
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -20,6 +21,8 @@ from llcuda_net.util.text_files import read_text
 T_resource = TypeVar("T_resource", bound=trio.abc.AsyncResource)
 
 _DESCRIPTORS = 65_536
+#: Connections that wait to be accepted, as many as the system allows.
+_BACKLOG = 65_535
 #: Descriptors that clients do not get: for health checks and scrapes, upstreams, and files. Of a
 #: small limit it is half.
 RESERVED = 128
@@ -96,13 +99,20 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-async def open_listeners(host: str, port: int, kind: str = "") -> Sequence[trio.SocketListener]:
+async def open_listeners(
+    host: str, port: int, kind: str = "", *, shared: bool = False
+) -> Sequence[trio.SocketListener]:
     """Listeners on an address that --{kind}host and --{kind}port gave.
+
+    Args:
+        shared: other processes listen there, too; the port must not be 0.
 
     Raises:
         ListenError: the address cannot be had.
     """
     try:
+        if shared:
+            return await _open_shared(host, port)
         return await trio.open_tcp_listeners(port, host=host)
     except (OSError, UnicodeError) as error:  # the latter for a name that no DNS could hold
         reason = getattr(error, "strerror", None) or str(error)
@@ -110,6 +120,36 @@ async def open_listeners(host: str, port: int, kind: str = "") -> Sequence[trio.
             f"cannot listen on {Address(host, port)}: {reason}; "
             f"choose another --{kind}port or --{kind}host"
         ) from None
+
+
+async def _open_shared(host: str, port: int) -> Sequence[trio.SocketListener]:
+    found = await trio.socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    out = []
+    for family, _, _, _, address in found:
+        sock = trio.socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # whatever still closes
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        await sock.bind(address)
+        sock.listen(_BACKLOG)
+        out.append(trio.SocketListener(sock))
+    return out
+
+
+def adopt_listener(descriptor: int) -> trio.SocketListener:
+    """A listener of a socket that this process was given, and that listens already.
+
+    Raises:
+        ListenError: there is none.
+    """
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise ListenError(f"descriptor {descriptor} is no socket: {error.strerror}") from None
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
 
 def address_of(listener: trio.SocketListener | trio.SSLListener[trio.SocketStream]) -> str:

@@ -61,23 +61,29 @@ def prepare(directory: Path, *, shared: bool = False) -> Path:
         StorageError: it cannot be made, or others could read or replace what is in it.
     """
     journal, transient = journal_of(directory), transient_of(directory)
+    prepare_folder(directory, shared=shared)
     at = directory
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not shared:
-            _keep_private(directory)
         for at in (journal, transient):
             at.mkdir(mode=0o700, exist_ok=True)
         _close([journal, transient, *_files(directory)])
     except OSError as error:
-        reason = error.strerror
-        if isinstance(error, FileExistsError):
-            reason = f"{at} is {'a link to no folder' if at.is_symlink() else 'no folder'}"
-        raise StorageError(
-            f"the data directory {directory} cannot be used ({reason}): choose another --data-dir",
-            StorageError.REFUSED,
-        ) from error
+        raise _unusable(directory, at, error) from error
     return journal
+
+
+def prepare_folder(directory: Path, *, shared: bool = False) -> None:
+    """Make a data directory that only its owner can read, and nothing in it.
+
+    Raises:
+        StorageError: as `prepare`.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not shared:
+            _keep_private(directory)
+    except OSError as error:
+        raise _unusable(directory, directory, error) from error
 
 
 def create_private(path: Path) -> None:
@@ -128,7 +134,17 @@ def _may_be_ours(directory: Path) -> bool:
     """Whether it has our files, or nothing: no folder of other things loses its mode."""
     names = [path.name for path in directory.iterdir() if path.name not in _NOBODYS]
     return all(name.startswith(".") for name in names) or any(
-        name in ("lock", _JOURNAL, "results.db", "models") for name in names
+        name in ("lock", _JOURNAL, "results.db", "models", "processes") for name in names
+    )
+
+
+def _unusable(directory: Path, at: Path, error: OSError) -> StorageError:
+    reason = error.strerror
+    if isinstance(error, FileExistsError):
+        reason = f"{at} is {'a link to no folder' if at.is_symlink() else 'no folder'}"
+    return StorageError(
+        f"the data directory {directory} cannot be used ({reason}): choose another --data-dir",
+        StorageError.REFUSED,
     )
 
 

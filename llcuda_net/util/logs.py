@@ -88,6 +88,11 @@ def configure(level: str, style: str = "auto") -> None:
     logging.captureWarnings(True)
 
 
+def name_process(number: int) -> None:
+    """Have each line of the log say of which of several processes it is."""
+    structlog.contextvars.bind_contextvars(process=number)
+
+
 def progress(text: str) -> None:
     """Show progress on a terminal; an empty text, and any log line, erases it."""
     global _progress_shown

@@ -9,11 +9,12 @@ from typing import Any
 
 import trio
 
+from llcuda_net.storage.data_dir import prepare
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
 from llcuda_net.storage.packed_log import Chunk, PackedLog
-from llcuda_net.storage.records import Appended, TokenLog
+from llcuda_net.storage.records import Appended, Opened, TokenLog
 from tests.support.storage.power_cut import SimulatedFiles
 
 FOLDER = Path("/journal")
@@ -39,6 +40,21 @@ def reopened(files: SimulatedFiles) -> list[OpenGeneration]:
     """What another server would find."""
     copy = SimulatedFiles({name: bytes(data) for name, data in files.files.items()})
     return [generation for generation, _ in Journal(FOLDER, copy).open()[0]]
+
+
+def leave_open(directory: Path, opened: Opened) -> None:
+    """Leave a journal with one generation in a data directory, as a server that was killed does."""
+
+    async def leave() -> None:
+        journal = Journal(prepare(directory))
+        journal.open()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(journal.run)
+            journal.start(opened)
+            await journal.sync()
+            nursery.cancel_scope.cancel()
+
+    trio.run(leave)
 
 
 def tokens(log: JournalEntry, count: int) -> None:
