@@ -347,6 +347,8 @@ class Resumer:
             self._ask_for(last.model)
             if found < sum(not one.absent for one in self._pool.of("")):
                 raise UpstreamUnavailable("its model is not there yet")
+            if any(not one.model_key for one in known):
+                raise UpstreamUnavailable("which models the upstreams have is not known yet")
             raise Interrupted(
                 "the server was stopped, and this cannot be continued: "
                 + (

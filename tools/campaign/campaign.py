@@ -145,12 +145,14 @@ class Campaign(ABC, Generic[_OutcomeT]):
         count: int,
         scenario: Callable[[trio.Nursery], Awaitable[None]],
         last: str,
+        patience: float = PATIENCE,
     ) -> None:
         """Run clients during a scenario, and until everything that they began is over.
 
         Args:
             scenario: gets a nursery whose tasks are cancelled when the clients are done.
             last: how the scenario ends, for the message if the clients never are.
+            patience: seconds for the clients to end after that.
         """
         async with trio.open_nursery() as nursery:
             over = trio.Event()
@@ -163,10 +165,10 @@ class Campaign(ABC, Generic[_OutcomeT]):
             await scenario(nursery)
             clients.enough = True
             if not self.ledger.violations:
-                with trio.move_on_after(PATIENCE) as patience:
+                with trio.move_on_after(patience) as scope:
                     await over.wait()
-                if patience.cancelled_caught:
-                    self.ledger.violation(f"clients not done {PATIENCE:g} s after {last}")
+                if scope.cancelled_caught:
+                    self.ledger.violation(f"clients not done {patience:g} s after {last}")
             nursery.cancel_scope.cancel()
 
     async def stop(self, server: Server) -> None:

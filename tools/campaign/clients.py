@@ -32,6 +32,7 @@ class Options:
     Attributes:
         address: HOST:PORT of the server, or of the proxy before it.
         timeout, reconnect, keepalive: as `llcuda_net.connect` has them.
+        lists: the Python client takes several addresses, with commas between.
         http: a third of the clients have chats over HTTP, and a third responses in the background.
     """
 
@@ -40,6 +41,7 @@ class Options:
     reconnect: float = 60.0
     keepalive: float = 20.0
     http: bool = False
+    lists: bool = False
 
 
 class Clients:

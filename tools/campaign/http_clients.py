@@ -29,7 +29,11 @@ _WHOLE = 15
 
 
 class WrongError(Exception):
-    """What came is not what must come."""
+    """What came is not what must come; `code` is that of the server's error, if it is one."""
+
+    def __init__(self, what: str, code: str = "") -> None:
+        super().__init__(what)
+        self.code = code
 
 
 class CutError(Exception):
@@ -67,7 +71,8 @@ class OverHttp:
     """What all clients over HTTP of a campaign have in common.
 
     Args:
-        address: HOST:PORT of the server, or of the proxy before it.
+        address: HOST:PORT of the server, or of the proxy before it; of several, with commas
+            between, each exchange draws one.
         patience: seconds for one job, restarts included.
         is_enough: whether to begin nothing more.
     """
@@ -91,7 +96,18 @@ class OverHttp:
     def _exchange(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> AbstractAsyncContextManager[HttpExchange]:
-        return exchange(self._address, method, path, body, headers)
+        address = self._address
+        if "," in address:
+            address = self._rng.choice(address.split(","))
+        return exchange(address, method, path, body, headers)
+
+    def _checked(self, status: int, body: bytes) -> Any:
+        """The JSON of an answer or event; see `checked`."""
+        return checked(status, body)
+
+    def _failed(self, reading: Reading, job: Job, error: WrongError) -> None:
+        """A reading ended with an error: none is allowed here."""
+        reading.fail(str(error))
 
 
 class HttpClients(OverHttp):
@@ -139,7 +155,7 @@ class HttpClients(OverHttp):
                 while not await once(answer):  # noqa: ASYNC110 -- it waits for a server
                     await trio.sleep(_PAUSE)
             except WrongError as error:
-                reading.fail(str(error))
+                self._failed(reading, job, error)
                 return None
             usage = answer.usage or {}
             result = Result(answer.text, answer.reason, answer.stop, usage)
@@ -155,7 +171,7 @@ class HttpClients(OverHttp):
         body, headers = request_of(answer.job, answer.key, stream=False)
         try:
             async with self._exchange("POST", _CHAT, body, headers) as got:
-                document = checked(got.status, await got.read())
+                document = self._checked(got.status, await got.read())
         except (LostError, CutError):
             self._ledger.counts["http asked again"] += 1
             return False
@@ -163,9 +179,10 @@ class HttpClients(OverHttp):
         self._take_end(answer, document, choice["finish_reason"])
         answer.usage, answer.text = document["usage"], choice["message"]["content"]
         answer.id = got.headers["x-llcuda-generation"]
-        if answer.text != answer.job.text:
+        if not answer.job.varied and answer.text != answer.job.text:
             raise WrongError(f"the whole answer is {answer.text!r}, not {answer.job.text!r}")
-        answer.reading.received = len(answer.job.pieces)
+        job = answer.job
+        answer.reading.received = job.tokens if job.varied else len(job.pieces)
         return True
 
     async def _read(self, answer: _Answer) -> bool:
@@ -181,7 +198,7 @@ class HttpClients(OverHttp):
         try:
             async with self._exchange(method, path, body, headers) as got:
                 if got.status != 200:
-                    checked(got.status, await got.read())
+                    self._checked(got.status, await got.read())
                 id_ = got.headers["x-llcuda-generation"]
                 if answer.id not in ("", id_):
                     raise WrongError(f"generation {id_} answers what {answer.id} has begun")
@@ -205,7 +222,7 @@ class HttpClients(OverHttp):
             elif name == "data" and value == "[DONE]":
                 return True
             elif name == "data":
-                self._event(answer, id_, checked(200, value.encode()))
+                self._event(answer, id_, self._checked(200, value.encode()))
                 if answer.leave is not None and answer.reading.received > answer.leave:
                     answer.leave = None
                     return False
@@ -240,7 +257,7 @@ class HttpClients(OverHttp):
             with suppress(LostError, CutError):
                 path = f"/v1/generations/{id_}/cancel"
                 async with self._exchange("POST", path) as got:
-                    document = checked(got.status, await got.read())
+                    document = self._checked(got.status, await got.read())
                 if document["state"] in ("cancelled", "done"):
                     return
                 raise WrongError(f"it is {document['state']} after it was cancelled")
@@ -256,7 +273,8 @@ def checked(status: int, body: bytes) -> Any:
             raise CutError(error["message"])
         if error["code"] == "cancelled":
             raise CancelledError
-        raise WrongError(f"{status} {error['code']}: {error['message']}")
+        what = f"{status} {error['code']}: {error['message']}"
+        raise WrongError(what, str(error["code"]))
     return document
 
 

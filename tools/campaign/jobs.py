@@ -45,6 +45,8 @@ class Job:
         reason, stop: why it ends.
         tokens, prompt_tokens: the usage that the server must report.
         after: pieces after which a reader detaches or cancels.
+        varied: the answer is another one each time, a token per piece; all its readers must get
+            the same, and so must the store. `pieces` is empty.
     """
 
     kind: str
@@ -56,6 +58,7 @@ class Job:
     tokens: int
     prompt_tokens: int
     after: int = 0
+    varied: bool = field(default=False, kw_only=True)
 
     @property
     def text(self) -> str:

@@ -24,6 +24,7 @@ class Receipt(NamedTuple):
     reason: str
     pieces: int
     splices: list[int] | None  # None: it does not say
+    seen: dict[int, str] = {}  # noqa: RUF012 -- of a varied answer: what a reader got
 
 
 class Ledger:
@@ -59,9 +60,22 @@ class Ledger:
         self.counts["acknowledged"] += 1
         known = self.new.get(id_)
         if known is not None and (known.reason, known.pieces) != (receipt.reason, receipt.pieces):
-            self.violation(f"{id_}: one reader got {known[1:]}, another {receipt[1:]}")
-        if id_ not in self.kept:
+            self.violation(f"{id_}: one reader got {known[1:4]}, another {receipt[1:4]}")
+        if known is not None:
+            self._compare(id_, known.seen, receipt.seen)
+            receipt = receipt._replace(seen=known.seen | receipt.seen)
+        if id_ not in self.kept or receipt.job.varied:
             self.new[id_] = receipt
+
+    def _compare(self, id_: str, one: dict[int, str], other: dict[int, str]) -> None:
+        """Two readers of a varied answer must have got the same."""
+        for position in one.keys() & other.keys():
+            if one[position] != other[position]:
+                self.violation(
+                    f"{id_}: piece {position} is {one[position]!r} for one reader, and "
+                    f"{other[position]!r} for another"
+                )
+                return
 
     def life(self) -> None:
         """A server starts: no reader has read anything from it yet."""
@@ -91,6 +105,7 @@ class Reading:
         self._ledger = ledger
         self._job = job
         self._wrong = False
+        self._seen: dict[int, str] = {}
         ledger.reading.add(self)
 
     def piece(self, piece: Piece) -> None:
@@ -101,6 +116,8 @@ class Reading:
         if piece.sequence != at:
             what = "again" if piece.sequence < at else "too early"
             self._differs(f"piece {piece.sequence} came {what}, where {at} was due")
+        elif self._job.varied:
+            self._seen[at] = piece.text
         elif at >= len(wanted):
             self._differs(f"piece {at} {piece.text!r} came after the end")
         elif piece != wanted[at]:
@@ -121,10 +138,12 @@ class Reading:
             ending = (reason, result.stop, _usage(result.usage))
             if ending != _ending(job):
                 self._differs(f"it ended with {ending}, not {_ending(job)}")
-            if self.received != len(job.pieces) and not self.cancelled:
-                self._differs(f"it ended after {self.received} of {len(job.pieces)} pieces")
+            whole = job.tokens if job.varied else len(job.pieces)
+            if self.received != whole and not self.cancelled:
+                self._differs(f"it ended after {self.received} of {whole} pieces")
         self._ledger.counts["splices told"] += len(result.splices)
-        receipt = Receipt(job, reason, self.received, result.splices if tells_splices else None)
+        splices = result.splices if tells_splices else None
+        receipt = Receipt(job, reason, self.received, splices, self._seen)
         self._ledger.acknowledge(id_, receipt)
 
     def fail(self, why: str) -> None:
@@ -171,6 +190,8 @@ def differs(receipt: Receipt, result: records.Result) -> str | None:
     count = len(log.pieces) if cancelled else len(job.pieces)
     if cancelled and count < receipt.pieces:
         return f"it has {count} pieces, a reader had {receipt.pieces}"
+    if job.varied:
+        return _of_varied(receipt, result)
     wanted = job.pieces[:count]
     found["text"] = (result.text, "".join(piece.text for piece in wanted))
     found["pieces"] = (log.pieces, [piece.text for piece in wanted])
@@ -184,6 +205,18 @@ def differs(receipt: Receipt, result: records.Result) -> str | None:
     for name, (is_, should) in found.items():
         if is_ != should:
             return f"its {name} is {_short(is_)}, not {_short(should)}"
+    return None
+
+
+def _of_varied(receipt: Receipt, result: records.Result) -> str | None:
+    """How a stored answer differs from what readers got, where it is another one each time."""
+    pieces = result.log.pieces
+    for position, text in receipt.seen.items():
+        stored = pieces[position] if position < len(pieces) else None
+        if stored != text:
+            return f"its piece {position} is {stored!r}, and a reader had {text!r}"
+    if receipt.reason != "cancelled" and len(pieces) != receipt.job.tokens:
+        return f"it has {len(pieces)} pieces, and not {receipt.job.tokens}"
     return None
 
 

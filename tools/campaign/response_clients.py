@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from llcuda_net.client.events import Result
-from tools.campaign.http_clients import CutError, OverHttp, WrongError, checked, piece_of
+from tools.campaign.http_clients import CutError, OverHttp, WrongError, piece_of
 from tools.campaign.http_exchange import LostError
 from tools.campaign.jobs import Job
 from tools.campaign.ledger import Reading
@@ -72,7 +72,7 @@ class ResponseClients(OverHttp):
                 while not await self._read(answer):  # noqa: ASYNC110 -- it waits for a server
                     await trio.sleep(_PAUSE * self._rng.random())
             except WrongError as error:
-                answer.reading.fail(f"response: {error}")
+                self._failed(answer.reading, job, error)
                 return
             assert answer.result is not None
             answer.reading.end(answer.generation, answer.result, tells_splices=False)
@@ -101,7 +101,7 @@ class ResponseClients(OverHttp):
         while True:
             try:
                 async with self._exchange("POST", _PATH, body, headers) as got:
-                    document = checked(got.status, await got.read())
+                    document = self._checked(got.status, await got.read())
                 return str(document["id"])
             except (LostError, CutError):
                 self._ledger.counts["responses asked for again"] += 1
@@ -116,14 +116,14 @@ class ResponseClients(OverHttp):
         try:
             async with self._exchange("GET", path) as got:
                 if got.status != 200:
-                    checked(got.status, await got.read())
+                    self._checked(got.status, await got.read())
                 if answer.last is not None:
                     self._ledger.counts["responses resumed by starting_after"] += 1
                 while (line := await got.line()) is not None:
                     name, _, value = line.partition(": ")
                     if name != "data":
                         continue
-                    self._event(answer, checked(200, value.encode()))
+                    self._event(answer, self._checked(200, value.encode()))
                     left -= 1
                     if answer.result is not None:
                         return True
@@ -142,8 +142,11 @@ class ResponseClients(OverHttp):
         number = event["sequence_number"]
         if number != due:
             raise WrongError(f"event {number} came where {due} was due")
-        answer.last = number
         kind = event["type"]
+        if kind == "response.failed":
+            error = event["response"]["error"]
+            raise self._failure(error["code"], error["message"])
+        answer.last = number
         if kind == "response.output_text.delta":
             found = event["logprobs"]
             choice = {
@@ -154,6 +157,10 @@ class ResponseClients(OverHttp):
             answer.texts.append(event["delta"])
         elif kind.removeprefix("response.") in _REASONS:
             answer.result = self._result(answer, event["response"])
+
+    def _failure(self, code: str, message: str) -> Exception:
+        """What to raise where a response has failed."""
+        return WrongError(f"response.failed, {code}: {message}", code)
 
     def _result(self, answer: _Answer, response: Any) -> Result:
         """What the last event says, which has all of the response."""
@@ -174,7 +181,7 @@ class ResponseClients(OverHttp):
         while True:
             try:
                 async with self._exchange("POST", f"{_PATH}/{answer.id}/cancel") as got:
-                    status = checked(got.status, await got.read())["status"]
+                    status = self._checked(got.status, await got.read())["status"]
                 if status not in _REASONS:
                     raise WrongError(f"it is {status} after it was cancelled")
                 return

@@ -90,6 +90,20 @@ class Server:
         if not line.startswith(b"listening on "):
             raise ServerError(f"llcuda-server did not start: {self.said()}")
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it was started, and neither killed nor stopped."""
+        return self._process is not None
+
+    def check(self) -> None:
+        """Check that it has not ended by itself.
+
+        Raises:
+            ServerError: it has.
+        """
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise ServerError(f"llcuda-server ended with {code}: {self.said()}")
+
     async def kill(self) -> None:
         """kill -9; returns when it is gone.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -72,10 +73,13 @@ class Answer:
         self._stops: list[str] = [] if language.stamp else list(request.get("stop") or [])
         self._cut: int | None = None  # characters to say, where a stop string ends them
         self._split = 0
+        self._seed = language.seed
+        if fault is not None and fault.kind == "vary":
+            self._seed = random.getrandbits(32)
         if fault is not None:
             self._split = fault.after if fault.kind == "split" else fault.split
         self.total = self._length()
-        self._next = following(ids, language.seed, self._split)
+        self._next = following(ids, self._seed, self._split)
         self._held = b""  # of tokens that were made and not said
         self._said = 0  # characters
         self._with_ids = bool(request.get("return_tokens", False))
@@ -131,7 +135,7 @@ class Answer:
 
     def tokens(self, count: int) -> list[int]:
         """The ids of the first so many tokens."""
-        return list(islice(following(self.ids, self.language.seed, self._split), count))
+        return list(islice(following(self.ids, self._seed, self._split), count))
 
     def text(self, tokens: int) -> str:
         """The text of the first so many tokens, a stop string left out."""

@@ -34,6 +34,7 @@ KINDS: dict[str, str] = {
     "interim": "answer rightly, after answers with status 100 and 103",
     "forms": "answer rightly, in other forms that the standard of event streams has",
     "overrun": "make tokens without an end, whatever n_predict says",
+    "vary": "no fault: other tokens at each request, whatever the prompt",
     "split": "no fault: of K tokens about one begins a character of four, told with the last",
 }
 
@@ -54,7 +55,7 @@ BEFORE_HEADERS = frozenset(
     }
 )
 #: Kinds that leave the tokens as they are, or make more of them.
-HARMLESS = frozenset({"hold", "eos", "dribble", "split", "interim", "forms", "overrun"})
+HARMLESS = frozenset({"hold", "eos", "dribble", "vary", "split", "interim", "forms", "overrun"})
 
 _SPEC = re.compile(r"([a-z-]+)(?::(\d{1,9}))?(?:\*(\d{1,9}))?")
 _IN_PROMPT = re.compile(r"\[\[([^\[\]]{1,64})\]\]")

@@ -1,0 +1,4 @@
+"""The campaign of the cluster: servers, database and networks in trouble.
+
+Builds on tools/campaign.
+"""

@@ -1,0 +1,45 @@
+"""Clients of a cluster over HTTP: what may be asked again is asked again, of any server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tools.campaign.http_clients import CutError, HttpClients, OverHttp, WrongError, checked
+from tools.campaign.jobs import Job
+from tools.campaign.ledger import Reading
+from tools.campaign.response_clients import ResponseClients
+from tools.cluster.allowed import LATER, MEANS, is_allowed
+
+
+class _OfCluster(OverHttp):
+    def _checked(self, status: int, body: bytes) -> Any:
+        try:
+            return checked(status, body)
+        except WrongError as error:
+            self._ledger.counts[f"error {error.code} over HTTP"] += 1
+            if error.code in LATER:
+                raise CutError(str(error)) from error
+            raise
+
+    def _failed(self, reading: Reading, job: Job, error: WrongError) -> None:
+        if not is_allowed(error.code, job):
+            super()._failed(reading, job, error)
+            return
+        self._ledger.counts["errors"] += 1
+        reading.excuse()
+
+
+class ClusterHttp(_OfCluster, HttpClients):
+    """All clients with chats."""
+
+
+class ClusterResponses(_OfCluster, ResponseClients):
+    """All clients with responses in the background."""
+
+    def _failure(self, code: str, message: str) -> Exception:
+        """This API has few codes: what it means, the message says."""
+        code = next((ours for begins, ours in MEANS.items() if begins in message), code)
+        self._ledger.counts[f"error {code} over HTTP"] += 1
+        if code in LATER:
+            return CutError(message)
+        return WrongError(f"response.failed, {code}: {message}", code)

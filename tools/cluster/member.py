@@ -1,0 +1,147 @@
+"""A place in the cluster: one server after another, behind the same addresses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from tools.campaign.server import Server, ServerError
+from tools.cluster.links import Gate
+
+#: Lines of a log that say of a bug, or of damage, which no fault of the campaign may cause.
+_BAD = ("Traceback", "_crashed", "journal_damaged")
+
+
+class Member:
+    """A server of the cluster, replaced by a new one when it was killed for good.
+
+    Args:
+        name: of the place; each server there is called by it and its number.
+        options: of llcuda-server, but for its name and its disk.
+        front: the gate of its clients.
+        side: the gate of the other servers, and the address that it says is its own.
+        is_clustered: it knows of others.
+
+    Attributes:
+        trouble: what is wrong with it on purpose; "" for nothing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        options: Sequence[str],
+        front: Gate,
+        side: Gate,
+        *,
+        is_clustered: bool,
+        broken: str | None = None,
+        breaker: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.trouble = ""
+        self.front = front
+        self.side = side
+        self._folder = folder
+        self._options = list(options)
+        self._is_clustered = is_clustered
+        self._broken = (broken, breaker)
+        self._lives = 0
+        self._server: Server | None = None
+
+    def __repr__(self) -> str:
+        return f"<Member {self.name}, server {self._lives}, {self.trouble or 'well'}>"
+
+    @property
+    def pid(self) -> int:
+        """Of its process; 0: there is none."""
+        server = self._server
+        return server.pid if server is not None and server.is_there else 0
+
+    async def begin(self) -> None:
+        """Start a new server, with an empty disk.
+
+        Raises:
+            ServerError: it does not start.
+        """
+        self._lives += 1
+        name = f"{self.name}-{self._lives}"
+        options = [*self._options]
+        if self._is_clustered:
+            options += ["--name", name, "--advertise", self.side.address]
+        self._server = Server(self._folder / name, options, *self._broken)
+        self.front.target_port = self.side.target_port = self._server.port
+        await self.start()
+
+    async def start(self) -> None:
+        """Start the server, with the disk that it had.
+
+        Raises:
+            ServerError: it does not start.
+        """
+        assert self._server is not None
+        await self._server.start()
+        await self._server.ready()
+
+    async def kill(self, *, for_good: bool) -> None:
+        """kill -9; `for_good`: its disk is gone, too.
+
+        Raises:
+            ServerError: it had ended before, by itself.
+        """
+        assert self._server is not None
+        await self._server.kill()
+        if for_good:
+            shutil.rmtree(self._server.folder, ignore_errors=True)
+
+    async def stop(self) -> None:
+        """Stop it as an administrator does.
+
+        Raises:
+            ServerError: it did not end, or not well.
+        """
+        assert self._server is not None
+        await self._server.stop()
+
+    def pause(self, paused: bool) -> None:
+        """SIGSTOP, or SIGCONT."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGSTOP if paused else signal.SIGCONT)
+
+    def check(self) -> None:
+        """Check that it has not ended by itself.
+
+        Raises:
+            ServerError: it has.
+        """
+        if self._server is not None:
+            self._server.check()
+
+    async def end(self) -> None:
+        """Kill it if it runs."""
+        if self._server is not None:
+            with trio.CancelScope(shield=True):
+                await self._server.end()
+
+    def logs(self) -> list[Path]:
+        """The logs of all servers that were here."""
+        return sorted(self._folder.glob(f"{self.name}-*.log"))
+
+    def complaints(self) -> list[str]:
+        """What the logs say of bugs, or of damage."""
+        out = []
+        for path in self.logs():
+            with contextlib.suppress(OSError):
+                for line in path.read_text("utf-8", "replace").splitlines():
+                    if any(word in line for word in _BAD):
+                        out.append(f"{path.stem}: {line[:300]}")
+        return out
+
+
+__all__ = ["Member", "ServerError"]
