@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ import pytest
 import trio
 import trio.testing
 
-from llcuda_net.cluster import leases, recovery
+from llcuda_net.cluster import leases, portions, recovery
 from llcuda_net.cluster import mirror as mirror_module
 from llcuda_net.cluster.mirror import Mirror
 from llcuda_net.cluster.trimming import Trimming
@@ -174,6 +175,46 @@ async def test_a_batch_whose_answer_was_lost_is_there_once(
         numbers = [number for number, _ in database.do(lambda db: leases.journal(db, one))]
         assert numbers == [1, 2, 3, 4, 5]
         assert database.logs(one) == {"generation-1": pieces(8)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_what_is_told_is_in_the_database_whatever_is_lost(
+    seed: int, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, rng = database.join(), random.Random(seed)
+    append = leases.append
+
+    def losing(*args: Any, **more: Any) -> bool:
+        if rng.random() < 0.3:
+            raise psycopg.OperationalError("the request was lost")
+        there = append(*args, **more)
+        if rng.random() < 0.3:
+            raise psycopg.OperationalError("the answer was lost")
+        return there
+
+    monkeypatch.setattr(leases, "append", losing)
+    monkeypatch.setattr(portions, "_LONGEST", 0.01)
+    async with database.serving(tmp_path, one) as storage:
+        replica = storage.replica
+        assert replica is not None
+        kept = storage.start(opened(1, level=Level.CLUSTER))
+        told: list[int] = []
+
+        def tell(length: int, error: StorageError | None) -> None:
+            assert error is None
+            assert len(database.logs(one)["generation-1"]) >= length
+            told.append(length)
+
+        for length in range(1, 21):
+            grown(kept, 1)
+            storage.journal.write()
+            if replica.when(replica.position, partial(tell, length)):
+                tell(length, None)
+            await trio.sleep(rng.random() * 0.01)
+        await replica.until(replica.position)
+        assert told == [*range(1, 21)]
+        numbers = [number for number, _ in database.do(lambda db: leases.journal(db, one))]
+        assert numbers == [*range(1, len(numbers) + 1)]
 
 
 async def test_who_is_fenced_is_told_nothing_and_ends_nothing(
