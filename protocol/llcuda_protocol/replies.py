@@ -58,7 +58,7 @@ class Accepted:
 
     Attributes:
         position: its place in the queue: 1 is the next to run, 0 has a slot already.
-        level: what the generation survives: memory, process, disk or strict.
+        level: what the generation survives: memory, process, disk, strict or cluster.
         epoch: the run that produces it: 0 is the first; after a loss another one continues it.
         cached: a stored result answers it.
         wait: estimated seconds until it runs, where there is an estimate.

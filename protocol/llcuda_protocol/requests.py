@@ -73,7 +73,7 @@ class Generate:
         key: names the request: the same key again means the same generation.
         fresh: the key is random and new, so no finished generation can have it.
         on_disconnect: seconds that it continues without a reader; None: the server's own.
-        level: what it survives: memory, process, disk or strict; None: the server's own.
+        level: what it survives: memory, process, disk, strict or cluster; None: the server's own.
         cache: may be answered with the stored result of the same request.
         durable: also send durable frames: the pieces that a power cut can no longer lose.
         model: public name of the model that runs it; None: the server's default.
