@@ -231,10 +231,13 @@ class Stored(msgspec.Struct, array_like=True, tag=9, gc=False):
 
     Attributes:
         results: ids of the results that were stored last, each with `reached` as in Forgotten.
+        store: names of the store that has them, and those that are forgotten after this record;
+            see Store.names. Empty in records of earlier versions.
     """
 
     slot: int = 0
     results: list[tuple[str, int]] = []
+    store: list[str] = []
 
 
 class Switched(msgspec.Struct, array_like=True, tag=10, gc=False):

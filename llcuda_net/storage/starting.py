@@ -146,8 +146,7 @@ def losses(found: Found) -> list[str]:
     gone = sorted(found.lost - restored)
     text = (
         f"the store has lost {len(found.lost)} results that it had committed, its newest ones: "
-        "results.db or results.db-wal was deleted, cut or replaced, or --store names a database "
-        f"that was set back or is another one. {len(restored)} of them are restored from the "
-        "journal"
+        "results.db or results.db-wal was deleted, cut or replaced, or the database of --store was "
+        f"set back. {len(restored)} of them are restored from the journal"
     )
     return [f"{text}; not these: {', '.join(gone)}" if gone else text]

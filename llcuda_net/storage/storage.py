@@ -218,8 +218,12 @@ class Storage:
 
     async def _open(self, store: Store) -> None:
         """Read what there is, and take up what the last server left."""
+        names = await trio.to_thread.run_sync(store.names)
         found, read = await trio.to_thread.run_sync(
-            self.journal.open, lambda stored: find_lost(store, stored), self._progress.reached
+            self.journal.open,
+            lambda stored: find_lost(store, stored),
+            self._progress.reached,
+            names,
         )
         self.problems = read.problems + losses(read)
         await self.transient.open()

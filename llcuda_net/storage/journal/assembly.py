@@ -111,13 +111,19 @@ class Collector:
     Args:
         lost: generations that the store has lost: what the journal has of them is collected, too.
         ends: of each segment, how many bytes were on the disk; what marks say is added.
+        store: names of the store in use; empty: not known.
 
     Attributes:
-        stored: of the results that were stored, by id, how many there were; see Forgotten.reached.
+        stored: of the results that were stored there, by id, how many there were; see
+            Forgotten.reached.
     """
 
-    def __init__(self, lost: Collection[str], ends: dict[int, int]) -> None:
+    def __init__(
+        self, lost: Collection[str], ends: dict[int, int], store: Collection[str] = ()
+    ) -> None:
         self.stored: dict[str, int] = {}
+        self._store = frozenset(store)
+        self._elsewhere = False  # what is stored, is in another store
         self._ends = ends
         self._lost = lost
         self._opened: dict[int, Opened] = {}
@@ -188,12 +194,15 @@ class Collector:
             else:
                 self._opened[slot] = record
         elif isinstance(record, Forgotten):
-            if record.generation:
+            if record.generation and not self._elsewhere:
                 self.stored[record.generation] = record.reached
             if record.generation not in self._lost:
                 self._forget(slot)
         elif isinstance(record, Stored):
-            self.stored.update(record.results)
+            known = self._store and record.store
+            self._elsewhere = bool(known) and self._store.isdisjoint(record.store)
+            if not self._elsewhere:
+                self.stored.update(record.results)
         elif isinstance(record, Synced):
             note(record, self._ends)
         elif slot not in self._forgotten:

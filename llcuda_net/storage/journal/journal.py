@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -103,6 +103,7 @@ class Journal(DurableAppender):
         self._reserve = Reserve(folder, self._files)
         self._one_at_a_time = trio.CapacityLimiter(1)  # in the reserve
         self._stored: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)
+        self._store: list[str] = []  # which one has these
         self._unwanted = 0  # segments up to this number are to go, whatever they hold
         self._compacted = trio.lowlevel.ParkingLot()
 
@@ -116,7 +117,10 @@ class Journal(DurableAppender):
     # -- opening ------------------------------------------------------------------------------
 
     def open(
-        self, find_lost: FindLost | None = None, progress: Progress = lambda _: None
+        self,
+        find_lost: FindLost | None = None,
+        progress: Progress = lambda _: None,
+        store: Sequence[str] = (),
     ) -> tuple[list[tuple[OpenGeneration, JournalEntry]], Recovered]:
         """Read what is there, and begin segments that hold it anew. Blocks: for a thread.
 
@@ -126,6 +130,7 @@ class Journal(DurableAppender):
         Args:
             find_lost: see recovery.read.
             progress: told how much of the work is done.
+            store: names of the store where results are from now on; see recovery.read.
 
         Returns:
             The open generations, each with its entry to be continued; and all that was found.
@@ -133,7 +138,10 @@ class Journal(DurableAppender):
         Raises:
             StorageError: the journal cannot be read, or not be written.
         """
-        found = read(self._folder, self._files, find_lost, lambda part: progress(_READING * part))
+        self._store = list(store)
+        found = read(
+            self._folder, self._files, find_lost, lambda part: progress(_READING * part), store
+        )
         # The numbers of what was lost are given anew.
         stored = [one for one in found.stored.items() if one[0] not in found.lost]
         self._stored.extend(sorted(stored, key=lambda one: one[1]))
@@ -145,7 +153,7 @@ class Journal(DurableAppender):
                 self._files,
                 framing.Header(found.next_segment, self._next_slot),
                 pairs,
-                Stored(results=list(self._stored)),
+                Stored(results=list(self._stored), store=self._store),
                 self._segment_bytes,
                 lambda part: progress(_READING + (1 - _READING) * part),
             )
@@ -402,7 +410,7 @@ class Journal(DurableAppender):
         self._segments = (*self._segments, fresh)
         self._syncing.wanted = self._written
         self._syncing.rouse()
-        self._add_loose(encode(Stored(results=list(self._stored))))
+        self._add_loose(encode(Stored(results=list(self._stored), store=self._store)))
         self.stats.segments += 1
 
     def _start(self, header: framing.Header) -> Segment:

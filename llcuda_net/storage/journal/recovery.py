@@ -71,11 +71,13 @@ def read(
     files: Files,
     find_lost: FindLost | None = None,
     progress: Progress = lambda _: None,
+    store: Collection[str] = (),
 ) -> Recovered:
     """Read every segment of a folder.
 
     Args:
         find_lost: asks the store; None: what it once had, it has.
+        store: its names; it is not asked for what another one has. Empty: not known.
 
     Raises:
         StorageError: a file cannot be read, or is of an unknown version.
@@ -91,7 +93,7 @@ def read(
                     found.segments[int(stem)] = folder / name
         found.segments = dict(sorted(found.segments.items()))
         reserve = Reserve(folder, files).read()
-        reader = _Reader(found, files, Marks(folder, files).read(), reserve, progress)
+        reader = _Reader(found, files, Marks(folder, files).read(), reserve, progress, store)
         collected = reader.read()
         found.stored = collected.stored
         if find_lost is not None and (lost := find_lost(found.stored)):
@@ -139,8 +141,10 @@ class _Reader:
         ends: dict[int, int],
         reserve: list[bytes],
         progress: Progress,
+        store: Collection[str],
     ) -> None:
         self.ends = ends
+        self._store = store
         self._found = found
         self._files = files
         self._last = max(found.segments, default=0)
@@ -159,7 +163,7 @@ class _Reader:
             OSError: a file cannot be read.
             StorageError: a segment is of an unknown version.
         """
-        collector = Collector(lost, self.ends)
+        collector = Collector(lost, self.ends, self._store)
         segments = {
             number: self._segment(number, path, collector)
             for number, path in self._found.segments.items()

@@ -106,6 +106,10 @@ class PostgresStore:
         sql = "SELECT reached FROM store"
         return self._session.ask(_WHAT, lambda db: queries.number(db, sql, []))
 
+    def names(self) -> list[str]:
+        """See Store: the identity, which a backup keeps, and where it is."""
+        return [self._session.ask(_WHAT, _identity), self._session.place]
+
     def missing(self, ids: Collection[str]) -> set[str]:
         """See Store."""
         out = {*ids}
@@ -242,6 +246,12 @@ def _listed(
         if after is None:
             return []
     return [*listed(db, *queries.page(query, after, ascending=query.ascending))]
+
+
+def _identity(db: Connection) -> str:
+    row = db.execute("SELECT identity FROM store").fetchone()
+    assert row is not None
+    return f"the database {row[0]}"
 
 
 def _intact(found: list[Found]) -> Result | None:

@@ -315,6 +315,9 @@ class Store(Protocol):
     def reached(self) -> int:
         """How many results were ever committed: pruning takes nothing from it, loss does."""
 
+    def names(self) -> list[str]:
+        """What this store is called. Two that have a name in common are meant to be one."""
+
     def missing(self, ids: Collection[str]) -> set[str]:
         """The ids among these that no stored result has, unless it is damaged."""
 

@@ -260,6 +260,10 @@ class SqliteStore:
             sql = "SELECT seq FROM sqlite_sequence WHERE name = 'results'"
             return int(self._db.execute(sql).get or 0)
 
+    def names(self) -> list[str]:
+        """See Store: the one beside the journal, also if its files were replaced."""
+        return ["sqlite"]
+
     def missing(self, ids: Collection[str]) -> set[str]:
         """See Store."""
         return {name for name in ids if not self._reader.stored(name)}
