@@ -541,7 +541,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check(settings: Settings) -> None:
-    if not settings.store.startswith("postgres"):
+    # Several processes have a database in any case.
+    database = is_database(settings.store) or settings.processes > 1
+    if not database:
         for name in ("name", "advertise"):
             if getattr(settings, name) is not None:
                 raise ConfigError(
@@ -556,7 +558,7 @@ def _check(settings: Settings) -> None:
         raise ConfigError(
             f"give --upstream or {'--model' if settings.model else '--models'}, not both"
         )
-    if settings.durability == "cluster" and not is_database(settings.store):
+    if settings.durability == "cluster" and not database:
         raise ConfigError(
             "--durability cluster needs a database that several servers share: give --store "
             "postgresql://…, or choose strict"

@@ -38,16 +38,19 @@ def command_line(
 
 
 def options(
-    settings: Settings, part: Part, *, folder: Path, port: int, store: str | None
+    settings: Settings, part: Part, *, folder: Path, port: int, alone: str, store: str | None
 ) -> list[str]:
     """What a process is given that differs from what all were given.
 
     Args:
         folder: its data directory.
         port: the one that all share.
+        alone: where the others reach it.
         store: the database that is ours; None: the one that the settings name.
     """
+    name = settings.name or socket.gethostname()
     out = ["--processes", "1", OPTION, str(part), "--port", str(port), "--data-dir", str(folder)]
+    out += ["--name", f"{name}-{part.number}", "--advertise", alone]
     if store is not None:
         out += ["--store", store]
     if settings.metrics_port:

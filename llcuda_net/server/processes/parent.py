@@ -72,11 +72,13 @@ def run(settings: Settings, given: Sequence[str], engine: Sequence[str] | None) 
         store = None if own is None else own.url
         made = []
         for number in range(1, settings.processes + 1):
-            alone = listen_alone("127.0.0.1", 0)
+            alone, reached = _alone(settings, number)
             part = Part(number, settings.processes, alone.fileno())
             folder = folder_of(directory, number)
             folder.parent.mkdir(mode=0o700, exist_ok=True)
-            options = children.options(settings, part, folder=folder, port=port, store=store)
+            options = children.options(
+                settings, part, folder=folder, port=port, alone=reached, store=store
+            )
             made.append(Child(number, alone, children.command_line(given, engine, options)))
         address = str(Address(held[0].getsockname()[0], port))
         return trio.run(_Parent(settings, address, own, made).run)
@@ -84,6 +86,16 @@ def run(settings: Settings, given: Sequence[str], engine: Sequence[str] | None) 
         lock.release()
         for one in held:
             one.close()
+
+
+def _alone(settings: Settings, number: int) -> tuple[socket.socket, str]:
+    """Where a process is reached alone: a socket, and its address for the others."""
+    if settings.advertise is None:
+        found = listen_alone("127.0.0.1", 0)
+        return found, str(Address(*found.getsockname()[:2]))
+    host, _, first = settings.advertise.rpartition(":")
+    port = int(first) + number - 1
+    return listen_alone(settings.host, port), f"{host}:{port}"
 
 
 def _check(settings: Settings) -> None:
@@ -99,6 +111,13 @@ def _check(settings: Settings) -> None:
         raise ConfigError(
             "--processes needs a store that the processes share: leave --store none away"
         )
+    if settings.advertise is not None:
+        last = int(settings.advertise.rpartition(":")[2]) + settings.processes - 1
+        if last > 65_535:
+            raise ConfigError(
+                f"--advertise {settings.advertise} leaves no port for each of {settings.processes} "
+                "processes: they have this one and those that follow it"
+            )
     if settings.metrics_port and settings.metrics_port + settings.processes > 65_536:
         raise ConfigError(
             f"--metrics-port {settings.metrics_port} leaves no port for each of "

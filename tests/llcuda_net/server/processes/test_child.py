@@ -20,7 +20,7 @@ UPSTREAM = (UpstreamSpec("http://127.0.0.1:1", "up"),)
 
 
 def given(settings: Settings, part: Part, store: str | None = None) -> dict[str, str]:
-    words = options(settings, part, folder=Path("/d"), port=7, store=store)
+    words = options(settings, part, folder=Path("/d"), port=7, alone="h:8", store=store)
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
@@ -31,13 +31,16 @@ def test_the_users_options_come_first_and_the_engines_last() -> None:
 
 
 def test_each_has_its_folder_its_number_and_its_port_of_metrics() -> None:
-    second = given(Settings(upstream=UPSTREAM, metrics_port=9100), Part(2, 3, 5), "postgresql:///x")
+    settings = Settings(upstream=UPSTREAM, metrics_port=9100, name="ant")
+    second = given(settings, Part(2, 3, 5), "postgresql:///x")
     assert second == {
         "--processes": "1",
         "--as-process": "2/3:5",
         "--port": "7",
         "--data-dir": "/d",
         "--store": "postgresql:///x",
+        "--name": "ant-2",
+        "--advertise": "h:8",
         "--metrics-port": "9101",
     }
     # A password in the given URL does not come into the command line.
