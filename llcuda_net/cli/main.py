@@ -25,6 +25,7 @@ _GROUPS = {
         "llcuda_net.cli.results.command",
         "list, search and export what was generated",
     ),
+    "store": ("llcuda_net.cli.store.command", "move what is stored to another store"),
 }
 
 _EPILOG = """\

@@ -36,7 +36,7 @@ def left_by_processes(directory: Path, processes: int = 0) -> None:
     for number in sorted(numbers, reverse=True):
         if number <= processes:
             return
-        if count := _unfinished(folder_of(directory, number)):
+        if count := unfinished(folder_of(directory, number)):
             raise StorageError(
                 f"{folder_of(directory, number)} has {_requests(count)} that did not end: start "
                 f"with --processes {max(number, 2)} until they have",
@@ -50,7 +50,7 @@ def left_by_one(directory: Path) -> None:
     Raises:
         StorageError: it has.
     """
-    if count := _unfinished(directory):
+    if count := unfinished(directory):
         raise StorageError(
             f"{directory} has {_requests(count)} of a server without --processes that did not end: "
             "start it so until they have",
@@ -64,7 +64,8 @@ def left_by_one(directory: Path) -> None:
         )
 
 
-def _unfinished(directory: Path) -> int:
+def unfinished(directory: Path) -> int:
+    """How many requests the journal of a data directory has that did not end; blocks."""
     journal = journal_of(directory)
     return len(read(journal, RealFiles()).generations) if journal.is_dir() else 0
 
