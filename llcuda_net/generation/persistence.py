@@ -25,8 +25,8 @@ from llcuda_net.errors import (
     StorageError,
     StorageUnavailable,
 )
-from llcuda_net.generation.aside import set_aside
 from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.memory.aside import set_aside
 from llcuda_net.generation.state import State, Times
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog

@@ -1,4 +1,4 @@
-"""What generations may take of the memory: estimates, bounds, and the logs that are over.
+"""What generations may take of the memory: estimates, bounds, logs that are over or set aside.
 
 Imports what generation/ imports.
 """
