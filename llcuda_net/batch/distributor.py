@@ -25,7 +25,7 @@ LONGEST_PAUSE = 15.0
 #: Seconds for which a line waits at most because a server asked for that.
 LONGEST_ASKED = 60.0
 #: Errors that are no fault of the line: these tries are not counted.
-_NOT_ITS_FAULT = ("overloaded", "shutting_down")
+_NOT_ITS_FAULT = ("overloaded", "shutting_down", "lease_lost")
 
 
 class WorkQueue:

@@ -22,7 +22,7 @@ from llcuda_net.client.carrier import Carrier
 from llcuda_net.client.channel import Channel
 from llcuda_net.client.chat.upload import Upload
 from llcuda_net.client.dial import explain_greeting
-from llcuda_net.client.requests import TAKES, refusal
+from llcuda_net.client.requests import LEAVING, TAKES, refusal
 from llcuda_net.errors import (
     ConnectError,
     FrameTooLarge,
@@ -41,7 +41,7 @@ _PASSING = {
     wire.ErrorCode.HANDSHAKE_TIMEOUT,
     wire.ErrorCode.TOO_MANY_CONNECTIONS,
     wire.ErrorCode.TRUNCATED_FRAME,
-    wire.ErrorCode.SHUTTING_DOWN,
+    *LEAVING,
 }
 
 
@@ -289,7 +289,7 @@ class ServerConnection:
 
     def _take_on_stream(self, event: wire.Frame) -> None:
         number: int = getattr(event, "stream", 0)
-        if isinstance(event, wire.Error) and event.code == wire.ErrorCode.SHUTTING_DOWN:
+        if isinstance(event, wire.Error) and event.code in LEAVING:
             self._leaving = True
         channel = self._channels[number]
         if not self._protocol.is_open(number):

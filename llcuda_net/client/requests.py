@@ -29,6 +29,8 @@ CHANNELS, UPLOADS = "channels", "uploads"
 PREVIOUS = "previous"
 #: What the client takes, for the server to know.
 TAKES = (CHANNELS, "ignored")
+#: Errors of a server that stops, or that has no say any more: its generations go on elsewhere.
+LEAVING = (wire.ErrorCode.SHUTTING_DOWN, wire.ErrorCode.LEASE_LOST)
 #: What the ids of answers begin with where they are of another API; behind it is the generation's.
 _PREFIXES = ("chatcmpl-", "cmpl-", "resp_", "msg_")
 
@@ -79,7 +81,7 @@ class Request:
         Args:
             again: it has been sent again after a loss, and has not been answered since.
         """
-        if error.code == wire.ErrorCode.SHUTTING_DOWN:
+        if error.code in LEAVING:
             return True
         return again and error.retry and error.code != wire.ErrorCode.INTERRUPTED
 
@@ -205,9 +207,7 @@ class Reading(Request):
     def passes(self, error: wire.Error, *, again: bool) -> bool:
         """As for others; but a generation held in memory alone does not outlive the server."""
         lives = self.accepted is None or self.accepted.level != "memory"
-        return super().passes(error, again=again) and (
-            lives or error.code != wire.ErrorCode.SHUTTING_DOWN
-        )
+        return super().passes(error, again=again) and (lives or error.code not in LEAVING)
 
     def refusal(self, error: wire.Error, *, again: bool) -> RequestError:
         """The exception; after a loss it says how much of the generation was read."""

@@ -43,6 +43,7 @@ _OUR_WORDS = frozenset(
         ErrorCode.STORAGE,
         ErrorCode.INTERRUPTED,
         ErrorCode.SHUTTING_DOWN,
+        ErrorCode.LEASE_LOST,
         ErrorCode.INTERNAL,
         ErrorCode.HANDSHAKE_TIMEOUT,
         ErrorCode.FRAME_TOO_LARGE,

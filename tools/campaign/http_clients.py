@@ -269,7 +269,7 @@ def checked(status: int, body: bytes) -> Any:
     document = json.loads(body)
     error = document.get("error") if "state" not in document else None
     if error is not None:
-        if error["code"] == "shutting_down":
+        if error["code"] in ("shutting_down", "lease_lost"):
             raise CutError(error["message"])
         if error["code"] == "cancelled":
             raise CancelledError

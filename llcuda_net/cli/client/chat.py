@@ -239,7 +239,7 @@ class Chat:
             print_error(self._prog, describe(error))
             if error.code == "context_exceeded":
                 self._note("the conversation is too long for the model: /clear begins a new one")
-            elif error.code == "shutting_down":
+            elif error.code in ("shutting_down", "lease_lost"):
                 self._drop_client()
             return Exit.REFUSED
         assert self._client is not None

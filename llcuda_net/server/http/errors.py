@@ -58,6 +58,7 @@ CODES: dict[str, tuple[int, str, str]] = {
     "damaged": (500, SERVER, "damaged"),
     "interrupted": (503, SERVER, "interrupted"),
     "shutting_down": (503, SERVER, "shutting_down"),
+    "lease_lost": (503, SERVER, "lease_lost"),
     "internal": (500, SERVER, "internal_error"),
 }
 

@@ -23,6 +23,7 @@ const BY_CODE = {
   storage: ["The server cannot store it: its disk may be full", true],
   damaged: ["What is stored is damaged", false],
   shutting_down: ["The server is being shut down", true],
+  lease_lost: ["This server was cut off from the others", true],
   conversation_locked: ["Another answer of this conversation still runs", true],
   conversation_not_found: ["This conversation is not there any more", false],
   previous_response_not_found: ["What this goes on from is not there any more", false],
