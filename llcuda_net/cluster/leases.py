@@ -305,15 +305,6 @@ def place(db: Connection, id_: str) -> Place | None:
     return None if row is None else Place(*row)
 
 
-def known(db: Connection, ids: Sequence[str]) -> set[str]:
-    """Those of these generations that some server has, or whose results are stored."""
-    sql = (
-        "SELECT id FROM generations WHERE id = ANY(%s)"
-        " UNION SELECT id FROM results WHERE id = ANY(%s)"
-    )
-    return {id_ for (id_,) in db.execute(sql, ([*ids], [*ids]))}
-
-
 def adopt(
     db: Connection, me: int, other: int, number: int, generations: Sequence[Adopted]
 ) -> dict[str, int] | None:

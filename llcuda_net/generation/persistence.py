@@ -28,6 +28,7 @@ from llcuda_net.errors import (
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.memory.aside import set_aside
 from llcuda_net.generation.state import State, Times
+from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog
 from llcuda_net.storage.results.interface import Deleted, Query, Store, Summary
@@ -266,6 +267,14 @@ class Persistence:
         """Another server has its generation: the journal needs it no more."""
         if self._storage is not None:
             self._storage.forget(entry)
+
+    async def adopt(self, other: int, generations: Sequence[OpenGeneration]) -> list[Recovered]:
+        """Take over what a fenced life of another server had; what is to go on here.
+
+        Raises:
+            StorageError: some of it is not taken over.
+        """
+        return [] if self._storage is None else await self._storage.adopt(other, generations)
 
     def begin_again(self, entries: Sequence[Recovered]) -> None:
         """Have generations that nobody has be this server's in its new life."""

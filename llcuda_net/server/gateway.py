@@ -54,6 +54,7 @@ from llcuda_net.server.previous import following, previous_of
 from llcuda_net.server.queries import QueryService
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.server.waiting import Waiting
+from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.objects import entries
 from llcuda_net.storage.records import Level, Result
 from llcuda_net.storage.starting import Recovered
@@ -435,6 +436,14 @@ class Gateway:
         self._registry.add(generation)
         self._nursery.start_soon(to_its_end)
         self.runs.began(generation)
+
+    async def adopt(self, other: int, generations: Sequence[OpenGeneration]) -> None:
+        """Take over what a fenced life of a server had, and go on with it.
+
+        Raises:
+            StorageError: some of it is not taken over.
+        """
+        await self.resume(await self._persistence.adopt(other, generations))
 
     async def resume(self, entries: Sequence[Recovered]) -> None:
         """Go on with generations that ran when the last server ended, or that are another's."""

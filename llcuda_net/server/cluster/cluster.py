@@ -10,7 +10,7 @@ await cluster.leave()                     # the others need not wait for the lea
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,12 +22,14 @@ from llcuda_net.cluster import leases
 from llcuda_net.cluster.membership import Membership
 from llcuda_net.cluster.mirror import Mirror
 from llcuda_net.cluster.standing import Standing
+from llcuda_net.cluster.takeover import Takeover
 from llcuda_net.errors import StorageError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import refused
 from llcuda_net.generation.state import State
 from llcuda_net.server.cluster.host import ClusterHost
 from llcuda_net.server.cluster.life import Hooks, Life
+from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.postgres.connection import Connection, Session
 
 log = structlog.get_logger(__name__)
@@ -55,11 +57,13 @@ class Cluster:
         self._mirror = mirror
         mirror.on_fenced = self.membership.refused
         self.hooks = Hooks()
-        self._life = Life(self.membership, self.hooks, self.join, self._known)
+        self._life = Life(self.membership, self.hooks, self.join, self._orphaned)
         self._sessions = {write: Session(url, write=write) for write in (False, True)}
         self._limiters = {write: trio.CapacityLimiter(1) for write in (False, True)}
         self._host: ClusterHost
+        self._takeover = Takeover(url, self.membership, self._adopt)
         self._over = trio.Event()
+        self._looks = trio.Event()
 
     def __repr__(self) -> str:
         return f"<Cluster {self.membership!r}, {len(self.membership.members)} members>"
@@ -97,7 +101,7 @@ class Cluster:
 
         def news() -> None:
             with contextlib.suppress(trio.RunFinishedError):
-                token.run_sync_soon(self._life.news, idempotent=True)
+                token.run_sync_soon(self._news, idempotent=True)
 
         self.membership.on_news = news
         async with trio.open_nursery() as nursery:
@@ -107,6 +111,11 @@ class Cluster:
                 await self._over.wait()
             finally:
                 self.membership.stop()
+
+    def _news(self) -> None:
+        self._life.news()
+        if self.membership.due:
+            self._looks.set()
 
     async def _hold(self) -> None:
         with trio.CancelScope(shield=True):
@@ -121,9 +130,21 @@ class Cluster:
         """Follow the standing, and the others; runs until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._life.follow, self._host)
+            nursery.start_soon(self._take_over)
             for life in self.hooks.life:
                 life(self.number)
             task_status.started()
+
+    async def _take_over(self) -> None:
+        """Take over from servers whose leases are over; runs until cancelled."""
+        while True:
+            await self._looks.wait()
+            self._looks = trio.Event()
+            if self._life.member and not self._host.draining:
+                await self._takeover.look()
+
+    async def _adopt(self, other: int, generations: Sequence[OpenGeneration]) -> None:
+        await self._host.adopt(other, generations)
 
     async def leave(self) -> None:
         """End this life, after all that writes has ended; what is left others adopt at once."""
@@ -137,6 +158,7 @@ class Cluster:
 
     def _close(self) -> None:
         self.membership.close()
+        self._takeover.close()
         for session in self._sessions.values():
             session.close()
 
@@ -167,10 +189,10 @@ class Cluster:
         except StorageError as error:
             raise refused(error) from None
 
-    async def _known(self, ids: Collection[str]) -> Collection[str]:
+    async def _orphaned(self, ids: Collection[str]) -> Collection[str]:
         if not ids:
             return ()
-        return await self.ask("generations cannot be found", partial(leases.known, ids=[*ids]))
+        return await self.ask("generations cannot be found", partial(leases.orphaned, ids=[*ids]))
 
     # -- what the gateway asks ----------------------------------------------------------------
 
@@ -222,6 +244,10 @@ class Cluster:
             "number": membership.number,
             "address": membership.address,
             "standing": str(membership.standing()),
+            "taken_over": {
+                "servers": self._takeover.servers,
+                "generations": self._takeover.generations,
+            },
             "members": [
                 {
                     "name": one.name,

@@ -8,6 +8,7 @@ from typing import Protocol
 from llcuda_net.generation.persistence import Left
 from llcuda_net.generation.registry import Registry
 from llcuda_net.server.tcp.listener import Listener
+from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.starting import Recovered
 
 
@@ -23,6 +24,9 @@ class ClusterHost(Protocol):
     @property
     def draining(self) -> bool:
         """Whether the server stops."""
+
+    async def adopt(self, other: int, generations: Sequence[OpenGeneration]) -> None:
+        """Take over what a fenced life of a server had; raises StorageError."""
 
     async def resume(self, entries: Sequence[Recovered]) -> None:
         """Go on with generations of an earlier life, or of another server."""

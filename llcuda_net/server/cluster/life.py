@@ -50,7 +50,7 @@ class Life:
 
     Args:
         begin: begins a new life; raises StorageError.
-        known: which of these generations others know of; raises RequestError.
+        orphaned: which of these generations no server has, or has ended; raises RequestError.
 
     Attributes:
         member: whether everything runs that is to run: false from when the server stops until what
@@ -62,13 +62,13 @@ class Life:
         membership: Membership,
         hooks: Hooks,
         begin: Callable[[], Awaitable[int]],
-        known: Callable[[Collection[str]], Awaitable[Collection[str]]],
+        orphaned: Callable[[Collection[str]], Awaitable[Collection[str]]],
     ) -> None:
         self.member = True
         self._membership = membership
         self._hooks = hooks
         self._begin = begin
-        self._known = known
+        self._orphaned = orphaned
         self._news = trio.Event()
 
     def __repr__(self) -> str:
@@ -133,12 +133,12 @@ class Life:
             try:
                 await self._begin()
                 aside += host.left_aside()
-                known = await self._known([one.generation.id for one in aside])
+                nobodys = await self._orphaned([one.generation.id for one in aside])
                 break
             except (StorageError, RequestError) as error:
                 log.warning("no_new_life", reason=error.message)
                 await trio.sleep(_RETRY)
-        stays = [one for one in aside if one.generation.accepted and one.generation.id not in known]
+        stays = [one for one in aside if one.generation.accepted and one.generation.id in nobodys]
         for one in aside:
             if one not in stays:
                 host.forget(one)
