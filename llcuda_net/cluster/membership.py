@@ -239,7 +239,8 @@ class Membership:
         if self._waker[0] in ready:
             os.read(self._waker[0], 4096)
         if db is not None and len(ready) > (self._waker[0] in ready):
-            with contextlib.suppress(psycopg.Error):  # what comes next finds it broken
+            # What has come may be the answer that a `join` waits for: not beside that.
+            with self._using, contextlib.suppress(psycopg.Error):  # what comes next finds it broken
                 db.pgconn.consume_input()
                 while db.pgconn.notifies() is not None:
                     pass

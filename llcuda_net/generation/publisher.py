@@ -132,13 +132,14 @@ class Publisher:
             self._refuse(counts, error)
             counts = {}
         # The clock is asked directly before: nobody may have stopped this process since then.
-        if self._may_show is not None and counts and not self._may_show():
-            counts = {}
+        too_late = self._may_show is not None and bool(counts) and not self._may_show()
         uncommitted: dict[Generation, int] = {}
         for generation, count in counts.items():
             level = generation.level
             if level is _CLUSTER:
                 uncommitted[generation] = count
+            elif too_late:
+                continue  # another server may go on with it
             elif level is _STRICT:
                 self._strict.add(generation)
                 self._strict_work.set()

@@ -538,7 +538,14 @@ class Storage:
             finally:
                 store.close()
 
-        left = await trio.to_thread.run_sync(look)
+        while True:  # they are this server's now, so it must go on with them
+            try:
+                left = await trio.to_thread.run_sync(look)
+                break
+            except StorageError as error:
+                if not error.retry:
+                    raise
+                await trio.sleep(PROBE)
         for entry, _ in left.committed:
             self.journal.forget(entry, self._writer.reached)
         for entry, generation in (*left.ended, *left.transient):
