@@ -131,9 +131,10 @@ class Membership:
             former = self._lives.begin(store, number)
 
             def fence(db: Connection) -> tuple[int, ...]:
-                return tuple(one for one in former if leases.fence_former(db, number, one))
+                # The last one first: it may adopt from those before it.
+                return tuple(one for one in former[::-1] if leases.fence_former(db, number, one))
 
-            fenced = self._session.change("the former life cannot be ended", fence)
+            fenced = self._session.change("the former life cannot be ended", fence)[::-1]
         with self._lock:
             self.number, self.former, self._own = number, fenced, OwnLease.taken(sent)
             self.members = self.due = ()

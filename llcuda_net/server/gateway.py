@@ -205,6 +205,7 @@ class Gateway:
             self.memory.report,
             self._batches.counts,
             models,
+            cluster,
         )
         #: Answers what is no generation.
         self.queries = QueryService(

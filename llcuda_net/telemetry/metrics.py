@@ -32,6 +32,7 @@ from llcuda_net.telemetry.observers import (
     UNKNOWN,
     Backend,
     BatchCounts,
+    ClusterState,
     Observer,
     ServerState,
 )
@@ -286,6 +287,8 @@ class Metrics(Observer):
         yield from _batches(server.batches())
         if server.storage is not None:
             yield from _storage(server.storage)
+        if server.cluster is not None:
+            yield from _cluster(server.cluster)
         for name, help_, read in self._gauges:
             value = read()
             if value is not None:
@@ -370,6 +373,17 @@ def _upstreams(now: ServerState) -> Iterator[Metric]:
         for name, backend in backends.items():
             counted.add_metric((name,), read(backend))
         yield counted
+
+
+def _cluster(cluster: ClusterState) -> Iterator[Metric]:
+    member, members = cluster.is_member, len(cluster.members)
+    yield _gauge("llcuda_cluster_member", "Whether this server holds its lease.", member)
+    yield _gauge("llcuda_cluster_members", "Servers that are not fenced, as seen here.", members)
+    servers, generations = cluster.taken_over
+    yield _counter("llcuda_cluster_takeovers", "Servers that this one took over from.", servers)
+    yield _counter(
+        "llcuda_cluster_adopted", "Generations that this server got from others.", generations
+    )
 
 
 def _batches(found: BatchCounts) -> Iterator[Metric]:

@@ -280,6 +280,22 @@ class Names:
         return self._names.get(url, UNKNOWN)
 
 
+class ClusterState(Protocol):
+    """What a server knows of its cluster."""
+
+    @property
+    def is_member(self) -> bool:
+        """Whether it may begin anything."""
+
+    @property
+    def members(self) -> Sequence[object]:
+        """The servers that are not fenced, this one among them."""
+
+    @property
+    def taken_over(self) -> tuple[int, int]:
+        """From how many servers it has taken over since its start, and how many generations."""
+
+
 class ServerState:
     """How a server stands now: live, and only to be read.
 
@@ -294,6 +310,7 @@ class ServerState:
         memory: bytes and counts by name, as in the status report.
         batches: what batches do.
         models: loads and unloads the models that this server runs; None: others run all of them.
+        cluster: the other servers on the same database; None: there are none.
     """
 
     def __init__(
@@ -307,11 +324,13 @@ class ServerState:
         memory: Callable[[], Mapping[str, int]],
         batches: Callable[[], BatchCounts],
         models: Manager | None = None,
+        cluster: ClusterState | None = None,
     ) -> None:
         self.settings = settings
         self.memory = memory
         self.batches = batches
         self.models = models
+        self.cluster = cluster
         self.pool = pool
         self.generations = generations
         self.connections = connections

@@ -74,6 +74,8 @@ class Readiness:
             return self._startup.reason or "the server is starting, or has stopped"
         if server.draining:
             return "the server is draining"
+        if server.cluster is not None and not server.cluster.is_member:
+            return "the server has lost its lease in the cluster"
         refusal = None if server.storage is None else server.storage.refusal
         if refusal is not None:
             return f"the store takes nothing: {refusal.message}"

@@ -140,6 +140,7 @@ class Top(App[int]):
         """The sections, from top to bottom."""
         yield Static(id="title")
         with VerticalScroll(id="body"):
+            yield Static(id="cluster", classes="section")
             yield Static(id="upstreams", classes="section")
             with Horizontal():
                 yield Static(id="users", classes="section -first")
@@ -237,6 +238,7 @@ class Top(App[int]):
         half = (room - 3) // 2 if width >= WIDE else room
         shown = {
             "title": sections.title(view, self._server, max(20, width - 2)),
+            "cluster": sections.cluster(view, room),
             "upstreams": sections.upstreams(view, room, sections.BLOCKS),
             "users": sections.users(view, half),
             "models": sections.models(view, half),

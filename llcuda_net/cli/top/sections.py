@@ -26,6 +26,7 @@ _STATE_STYLES = {
     "unloaded": "dim",
     "loaded": "good",
 }
+_STANDING_STYLES = {"member": "good", "stopped": "warn", "fenced": "bad"}
 #: States of an upstream that are good, or whose reason stands with its model.
 _EXPLAINED = ("up", "unloaded", "loading", "leaving", "unloading")
 _ANONYMOUS = "(anonymous)"
@@ -106,6 +107,32 @@ def upstreams(view: View, room: int, glyphs: dict[str, str]) -> list[Line]:
         if one.state not in _EXPLAINED and one.reason:
             out.append(cut([Span(f"  {one.reason}", "dim")], room))
     return out
+
+
+def cluster(view: View, room: int) -> list[Line]:
+    """The servers that share a database, and how this one stands among them."""
+    if not view.standing:
+        return []
+    rows: list[Sequence[Cell]] = [
+        [
+            one.name,
+            Span(one.address, ""),
+            "" if one.number is None else f"{one.number:,}",
+            Span("over", "bad") if one.lease is None else f"{one.lease:.1f} s",
+            Span(view.standing, _STANDING_STYLES.get(view.standing, "")) if one.here else "",
+        ]
+        for one in view.members
+    ]
+    if not any(one.here for one in view.members):  # fenced
+        rows.append(["", "", "", "", Span(view.standing, _STANDING_STYLES.get(view.standing, ""))])
+    columns = [
+        Column("SERVER", least=8),
+        Column("ADDRESS", rank=1),
+        Column("LIFE", right=True, rank=2),
+        Column("LEASE", right=True),
+        Column("HERE"),
+    ]
+    return grid(columns, rows, room)
 
 
 def users(view: View, room: int) -> list[Line]:
@@ -263,6 +290,7 @@ def snapshot(view: View, server: str, room: int, glyphs: dict[str, str]) -> list
     """All sections, once."""
     sections = [
         title(view, server, room),
+        cluster(view, room),
         upstreams(view, room, glyphs),
         models(view, room),
         users(view, room),

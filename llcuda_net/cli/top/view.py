@@ -79,12 +79,30 @@ class WaitingView:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberView:
+    """A server of the cluster.
+
+    Attributes:
+        lease: seconds until its lease is over.
+        here: whether it is the one that reports.
+    """
+
+    name: str
+    number: int | None
+    address: str
+    lease: float | None
+    here: bool
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """A report, its figures checked.
 
     Attributes:
         requests, store, analysis, model_memory: figures by their names in SPEC.md.
         speed: tokens per second of all upstreams.
+        standing: of the server in its cluster; empty where there is none.
+        members: the servers of the cluster.
     """
 
     version: str = ""
@@ -103,6 +121,8 @@ class View:
     store: dict[str, int] = field(default_factory=dict)
     analysis: dict[str, int] = field(default_factory=dict)
     model_memory: dict[str, int] = field(default_factory=dict)
+    standing: str = ""
+    members: tuple[MemberView, ...] = ()
 
 
 def read(report: Any) -> View:
@@ -111,6 +131,7 @@ def read(report: Any) -> View:
     server = _map(root.get("server"))
     requests = _counts(root.get("requests"))
     store = _map(root.get("store"))
+    cluster = _map(root.get("cluster"))
     found = [_map(one) for one in _list(root.get("upstreams"))]
     # A server that does not report busy slots has one upstream, which runs all that runs.
     alone = requests.get("running", 0) if len(found) == 1 else 0
@@ -131,6 +152,21 @@ def read(report: Any) -> View:
         store=_counts(store),
         analysis=_counts(root.get("analysis")),
         model_memory=_counts(root.get("model_memory")),
+        standing=_text(cluster, "standing"),
+        members=tuple(
+            _member(_map(one), _count(cluster, "number")) for one in _list(cluster.get("members"))
+        ),
+    )
+
+
+def _member(of: Mapping[str, Any], here: int | None) -> MemberView:
+    number = _count(of, "number")
+    return MemberView(
+        name=_text(of, "name"),
+        number=number,
+        address=_text(of, "address"),
+        lease=_number(of, "lease"),
+        here=number is not None and number == here,
     )
 
 

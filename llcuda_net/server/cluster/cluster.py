@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from llcuda_net.cluster import leases
+from llcuda_net.cluster.leases import Member
 from llcuda_net.cluster.membership import Membership
 from llcuda_net.cluster.mirror import Mirror
 from llcuda_net.cluster.standing import Standing
@@ -77,6 +78,21 @@ class Cluster:
     def number(self) -> int:
         """Of this server's life; another one after a fence."""
         return self.membership.number
+
+    @property
+    def is_member(self) -> bool:
+        """Whether requests may begin here."""
+        return self._life.member and self.membership.may_begin()
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """The servers that are not fenced, this one among them."""
+        return self.membership.members
+
+    @property
+    def taken_over(self) -> tuple[int, int]:
+        """From how many servers this one has taken over, and how many generations."""
+        return self._takeover.servers, self._takeover.generations
 
     def standing(self) -> Standing:
         """What this server is for the others, as far as it knows."""
@@ -202,7 +218,7 @@ class Cluster:
         Raises:
             LeaseLost: not now.
         """
-        if not (self._life.member and self.membership.may_begin()):
+        if not self.is_member:
             raise self._life.error()
 
     def may_show(self) -> bool:
@@ -244,10 +260,7 @@ class Cluster:
             "number": membership.number,
             "address": membership.address,
             "standing": str(membership.standing()),
-            "taken_over": {
-                "servers": self._takeover.servers,
-                "generations": self._takeover.generations,
-            },
+            "taken_over": dict(zip(("servers", "generations"), self.taken_over, strict=True)),
             "members": [
                 {
                     "name": one.name,

@@ -101,6 +101,7 @@ class StatusDocument(msgspec.Struct):
     model_memory: dict[str, int | None] | msgspec.UnsetType = msgspec.UNSET
     store: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     analysis: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    cluster: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     cut: dict[str, Count] | msgspec.UnsetType = msgspec.UNSET
     history: StatusHistory | msgspec.UnsetType = msgspec.UNSET
 

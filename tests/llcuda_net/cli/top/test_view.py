@@ -258,3 +258,19 @@ def test_models_on_demand_say_whether_they_are_there() -> None:
     assert "\n".join(plain(line).rstrip() for line in sections.models(view, 100)) == ON_DEMAND
     # Why it is not loaded stands there once.
     assert len(sections.upstreams(view, 100, ASCII)) == 2
+
+
+def test_the_servers_of_a_cluster_and_where_the_report_is_from() -> None:
+    members = [
+        {"name": "a", "number": 3, "address": "10.0.0.1:9000", "started": 1.0, "lease": 4.96},
+        {"name": "b", "number": 4, "address": "10.0.0.2:9000", "started": 2.0, "lease": -0.5},
+    ]
+    cluster = {"name": "a", "number": 3, "standing": "member", "members": members}
+    assert text({"cluster": cluster}).splitlines()[-3:] == [
+        "SERVER  ADDRESS        LIFE  LEASE  HERE",
+        "a       10.0.0.1:9000     3  5.0 s  member",
+        "b       10.0.0.2:9000     4   over",
+    ]
+    fenced = {**cluster, "standing": "fenced", "members": members[1:]}
+    assert text({"cluster": fenced}).splitlines()[-1].split() == ["fenced"]
+    assert "SERVER" not in text({"cluster": {}})
