@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import structlog
 import trio
@@ -24,6 +26,7 @@ from llcuda_net.server.cluster.host import ClusterHost
 
 log = structlog.get_logger(__name__)
 
+_T = TypeVar("_T")
 #: Seconds between two looks at the clock: a machine that was suspended is noticed by them.
 LOOK = 0.25
 #: Seconds from one attempt to begin a new life to the next.
@@ -129,17 +132,22 @@ class Life:
 
     async def _begin_again(self, host: ClusterHost, aside: list[Left]) -> list[Left]:
         """Begin a new life; what goes on in it: what readers know of, and no other server."""
-        while True:
-            try:
-                await self._begin()
-                aside += host.left_aside()
-                nobodys = await self._orphaned([one.generation.id for one in aside])
-                break
-            except (StorageError, RequestError) as error:
-                log.warning("no_new_life", reason=error.message)
-                await trio.sleep(_RETRY)
+        await _insist(self._begin)
+        aside += host.left_aside()
+        ids = [one.generation.id for one in aside]
+        nobodys = await _insist(partial(self._orphaned, ids))
         stays = [one for one in aside if one.generation.accepted and one.generation.id in nobodys]
         for one in aside:
             if one not in stays:
                 host.forget(one)
         return stays
+
+
+async def _insist(work: Callable[[], Awaitable[_T]]) -> _T:
+    """Do something until the database answers."""
+    while True:
+        try:
+            return await work()
+        except (StorageError, RequestError) as error:
+            log.warning("no_new_life", reason=error.message)
+            await trio.sleep(_RETRY)
