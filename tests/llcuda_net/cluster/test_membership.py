@@ -14,6 +14,7 @@ from llcuda_net.cluster import leases
 from llcuda_net.cluster.membership import Membership
 from llcuda_net.cluster.standing import RENEW, STOP, Standing
 from llcuda_net.storage.postgres.connection import Connection, Session
+from llcuda_net.storage.replica.interface import Accept
 from tests.support.processes import PATIENCE, wait_until
 from tests.support.storage.postgres import Postgres
 
@@ -149,7 +150,7 @@ def test_who_leaves_is_to_be_taken_over_at_once(url: str, tmp_path: Path) -> Non
     number = server.membership.join()
     with server.renewing(), database(url) as do:
         other = do(lambda db: leases.join(db, "b", "b:9000", LONG))
-        do(lambda db: leases.append(db, number, 1, b"x", [leases.Accept("g", "")]))
+        do(lambda db: leases.append(db, number, 1, b"x", [Accept("g", "")]))
         server.membership.stop()
         server.membership.leave()
         assert server.membership.standing() is Standing.FENCED
