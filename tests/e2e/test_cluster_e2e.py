@@ -107,6 +107,7 @@ def test_a_server_that_slept_too_long_shows_nothing_more_and_begins_anew(
                 event = client.next()
             assert event.code == "lease_lost"
             wait_until(lambda: cluster_of(one)["number"] > first, "a new life")
+            wait_until(lambda: cluster_of(one)["standing"] == "member", "its beginning")
             # It serves, and knows what became of its generation.
             with connected(one.port) as again:
                 again.send(ask(_PROMPTS[1], n_predict=10))

@@ -254,12 +254,14 @@ class Cluster:
 
     def report(self) -> dict[str, Any]:
         """How the cluster stands, as the status document has it."""
-        membership = self.membership
+        membership, standing = self.membership, self.standing()
+        if standing is Standing.MEMBER and not self._life.member:
+            standing = Standing.STOPPED  # until all that it has goes on
         return {
             "name": membership.name,
             "number": membership.number,
             "address": membership.address,
-            "standing": str(membership.standing()),
+            "standing": str(standing),
             "taken_over": dict(zip(("servers", "generations"), self.taken_over, strict=True)),
             "members": [
                 {

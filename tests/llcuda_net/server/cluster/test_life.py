@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -136,7 +136,7 @@ class Rig:
 async def rig() -> AsyncIterator[Rig]:
     async with trio.open_nursery() as nursery:
         out = Rig(nursery)
-        nursery.start_soon(out.life.follow, out.host)
+        nursery.start_soon(out.life.follow, cast(Any, out.host))
         yield out
         nursery.cancel_scope.cancel()
 
