@@ -149,7 +149,7 @@ def append(
 def release(db: Connection, me: int, ids: Sequence[str]) -> bool:
     """End generations of this server, in the transaction that stores their results.
 
-    False: one of them is not this server's (any more), and has no result yet: it is another one's.
+    False: this server is fenced, or one of them is not its own (any more), and has no result.
     """
     gone = {
         id_
@@ -163,8 +163,10 @@ def release(db: Connection, me: int, ids: Sequence[str]) -> bool:
     others = [id_ for id_ in ids if id_ not in gone]
     if not others:
         return True
-    sql = "SELECT count(*) FROM results WHERE id = ANY(%s)"  # of an attempt whose answer was lost
-    row = db.execute(sql, (others,)).fetchone()
+    # Of an attempt whose answer was lost; if this server is fenced, they may be another one's.
+    if not hold(db, me):
+        return False
+    row = db.execute("SELECT count(*) FROM results WHERE id = ANY(%s)", (others,)).fetchone()
     return row is not None and row[0] == len({*others})
 
 

@@ -165,9 +165,11 @@ class Campaign(ABC, Generic[_OutcomeT]):
             await scenario(nursery)
             clients.enough = True
             if not self.ledger.violations:
-                with trio.move_on_after(patience) as scope:
-                    await over.wait()
-                if scope.cancelled_caught:
+                until = trio.current_time() + patience
+                while not (over.is_set() or self.ledger.violations or trio.current_time() > until):
+                    with trio.move_on_after(1.0):
+                        await over.wait()
+                if not (over.is_set() or self.ledger.violations):
                     self.ledger.violation(f"clients not done {patience:g} s after {last}")
             nursery.cancel_scope.cancel()
 

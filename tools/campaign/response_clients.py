@@ -182,11 +182,14 @@ class ResponseClients(OverHttp):
             try:
                 async with self._exchange("POST", f"{_PATH}/{answer.id}/cancel") as got:
                     status = self._checked(got.status, await got.read())["status"]
-                if status not in _REASONS:
+                if status not in _REASONS and not self.asks_twice:
                     raise WrongError(f"it is {status} after it was cancelled")
-                return
+                if status in _REASONS:
+                    return
+                self._ledger.counts["cancelled again"] += 1
             except (LostError, CutError):
-                await trio.sleep(_PAUSE)
+                pass
+            await trio.sleep(_PAUSE)
 
 
 def request_of(job: Job, key: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -12,6 +12,8 @@ from tools.cluster.allowed import LATER, MEANS, is_allowed
 
 
 class _OfCluster(OverHttp):
+    asks_twice = True  # its server may have lost it just then
+
     def _checked(self, status: int, body: bytes) -> Any:
         try:
             return checked(status, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import TypeVar
 
@@ -12,10 +13,12 @@ import pytest
 from llcuda_net.cluster import leases
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.migrations import migrate
+from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.replica.bodies import joined
 from llcuda_net.storage.replica.interface import Accept, Adopted
 from tests.support.storage.interleaving import standing, wait_for_lock
 from tests.support.storage.postgres import Postgres
+from tests.support.storage.records import result
 
 _T = TypeVar("_T")
 #: Seconds of a lease that is over as soon as it is taken, and of one that is not over in this test.
@@ -248,3 +251,21 @@ def test_a_fence_waits_for_an_adoption_that_is_first(cluster: Cluster) -> None:
     assert first.result(60) == {"g": 2}
     assert fenced.result(60)
     assert cluster.do(lambda db: leases.owned(db, one)) == {"g": 2}
+
+
+def test_a_fenced_server_ends_nothing_that_its_adopter_has_ended(cluster: Cluster) -> None:
+    """Else it would tell its readers its own end, which need not be the one that is stored."""
+    accepts = [Accept("g", "ann")]
+    me, other = cluster.join(OVER), cluster.join(LONG)
+    assert cluster.do(lambda db: leases.append(db, me, 1, b"x", accepts))
+    assert cluster.fence(other, me)
+    assert cluster.do(lambda db: leases.adopt(db, other, me, 1, [Adopted("g", [b"x"])]))
+
+    def end(db: Connection, ids: list[str]) -> None:
+        assert leases.release(db, other, ids)
+
+    with closing(PostgresStore(cluster.url, write=True)) as store:
+        store.guard(end)
+        store.put([result(1, id="g")])
+    cluster.do(lambda db: end(db, ["g"]))  # again, after a lost answer
+    assert not cluster.do(lambda db: leases.release(db, me, ["g"]))
