@@ -19,12 +19,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path as FilePath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = FilePath(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
 from llcuda_net.cli.common import Parser
+from llcuda_net.server.processes import database
 from llcuda_net.util.terminal import echo, is_clever, status_line
 from tools.load.chat import ChatConnection, PeerConnection, ResponsesConnection
 from tools.load.streams import Connection, HttpConnection, LlcudaConnection
@@ -51,7 +53,7 @@ A run is begun again where other processes took more than a quarter of a core.
 exit codes: 0 measured, 1 a run was invalid (tokens lost, the load could not keep up, or the machine
 was busy at each try), 2 usage
 """
-LEVELS = ("memory", "process", "disk", "strict")
+LEVELS = ("memory", "process", "disk", "strict", "cluster")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,7 +103,8 @@ def parser() -> argparse.ArgumentParser:
         type=_some_of(LEVELS),
         default=("memory", "disk"),
         metavar="LEVEL,…",
-        help="the server's levels, a process each; memory keeps nothing (default memory,disk)",
+        help="the server's levels, a process each; memory keeps nothing, cluster has a "
+        "PostgreSQL beside it, whose CPU is not counted (default memory,disk)",
     )
     out.add_argument("--server", default=beside, metavar="COMMAND", help="default: %(default)s")
     out.add_argument(
@@ -195,6 +198,7 @@ class Bench:
         shared = self.cores.load is not None and self.cores.load == self.cores.upstream
         self.plan = Plan(args.streams, args.rate, seconds, warmup, seconds, args.seed, shared)
         self.runs: list[Run] = []
+        self.store: str | None = None
         #: How often a run may be begun again since the machine was busy.
         self.spare = 2 * self.repeats
 
@@ -237,6 +241,10 @@ class Bench:
         if "litellm" in self.args.peers:  # it speaks OpenAI's API on both sides
             behind = stack.enter_context(self._server(self.args.server, upstream, "disk"))
             add("litellm", PeerConnection, processes.litellm(behind.address, cores=cores))
+        self.store = None
+        if "cluster" in self.args.durability:  # from the wheel, on this machine, with its fsync
+            folder = stack.enter_context(TemporaryDirectory(prefix="llcuda-bench-"))
+            self.store = stack.enter_context(database.running(FilePath(folder)))
         for level in self.args.durability:
             server = self._server(self.args.server, upstream, level)
             for name, command in self.args.against:
@@ -252,7 +260,10 @@ class Bench:
         return ways
 
     def _server(self, command: str, upstream: processes.Child, level: str) -> processes.Child:
-        return processes.llcuda_server(command, upstream.address, level, cores=self.cores.measured)
+        store = self.store if level == "cluster" else None
+        return processes.llcuda_server(
+            command, upstream.address, level, store=store, cores=self.cores.measured
+        )
 
     def _one(self, way: Path, arrivals: str, repeat: int) -> Run:
         if arrivals == "saturated":

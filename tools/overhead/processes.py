@@ -227,15 +227,21 @@ def llcuda_server(
     upstream: tuple[str, int],
     durability: str = "disk",
     *,
+    store: str | None = None,
     cores: Set[int] | None = None,
 ) -> Child:
     """llcuda-server in front of an upstream, at a durability level.
 
     It analyses no results: that is idle time's work, and its processes come and go.
+
+    Args:
+        store: the URL of a PostgreSQL; None: its results are in its folder.
     """
     url = f"http://{upstream[0]}:{upstream[1]}"
     keep = ["--data-dir", "{folder}/data", "--durability", durability]
     keep.append("--no-analysis")
+    if store is not None:
+        keep += ["--store", store]
     command_line = [command, "--port", "0", "--upstream", url, *keep]
     return Child("llcuda-server", command_line, cores=cores)
 
