@@ -71,6 +71,8 @@ class Mirror(Replica):
         self._asleep = False  # the thread waits for orders, and has nothing to commit
         self._pacing = False  # it lets records gather
         self._stopping = threading.Event()
+        self._giving_up = threading.Event()
+        self._ended = False  # the thread executes no orders any more
         self._due = 0.0  # when records that nobody waits for are written
         self._trim_at = 0.0
         self._on_settled: Callable[[], object] = lambda: None
@@ -212,6 +214,10 @@ class Mirror(Replica):
         life = self._life
         return await self._ordered(partial(self._adopt, life, other, generations))
 
+    def give_up(self) -> None:
+        """See Replica."""
+        self._giving_up.set()
+
     def guard(self, store: Store) -> None:
         """See Replica."""
         if isinstance(store, PostgresStore):
@@ -237,6 +243,8 @@ class Mirror(Replica):
             token.run_sync_soon(trio.lowlevel.reschedule, task)
 
         self._orders.put(order)
+        if self._ended:  # nobody else executes it
+            self._drain()
         await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
         if failure:
             raise failure[0]
@@ -252,6 +260,7 @@ class Mirror(Replica):
                 await trio.sleep_forever()
             finally:
                 self.failed = self.failed or StorageError("the journal is closed")
+                self._giving_up.set()
                 self._stopping.set()
                 self._orders.put(None)
         self._refuse(self.failed)
@@ -277,6 +286,18 @@ class Mirror(Replica):
                     self._tidy(life)
         finally:
             self._session.close()
+            self._ended = True
+            self._drain()
+
+    def _drain(self) -> None:
+        """Execute what was ordered after the end: it fails, since the session is closed."""
+        while True:
+            try:
+                work = self._orders.get_nowait()
+            except queue.Empty:
+                return
+            if work is not None:
+                work()
 
     def _order(self, life: Life) -> Callable[[], object] | None:
         """What is to be done now beside batches; None: a batch, perhaps."""
@@ -416,7 +437,7 @@ class Mirror(Replica):
             raise life.failed
         if life is not self._life:
             raise fenced()
-        if life.tries and self._stopping.wait(max(0.0, life.again - time.monotonic())):
+        if life.tries and self._giving_up.wait(max(0.0, life.again - time.monotonic())):
             raise StorageError("the server stops", StorageError.BUSY)
 
     def _tidy(self, life: Life) -> None:

@@ -172,7 +172,7 @@ class Persistence:
             await trio.sleep_forever()
         finally:
             if self._storage is not None:
-                self._storage.closing.set()
+                self._storage.close_soon()
 
     async def sync(self) -> None:
         """Return when all that was buffered is on the disk."""

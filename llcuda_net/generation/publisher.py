@@ -136,11 +136,11 @@ class Publisher:
         uncommitted: dict[Generation, int] = {}
         for generation, count in counts.items():
             level = generation.level
-            if level is _CLUSTER:
+            if level is _CLUSTER and self._replica is not None:
                 uncommitted[generation] = count
             elif too_late:
                 continue  # another server may go on with it
-            elif level is _STRICT:
+            elif level is _STRICT or level is _CLUSTER:  # a server that has no database any more
                 self._strict.add(generation)
                 self._strict_work.set()
             elif count > generation.visible:

@@ -91,7 +91,7 @@ class Storage:
         problems: what this start found damaged or lost, one line each.
         damage: what any start found, until somebody deleted damage.log.
         replica: see the argument.
-        closing: set when the server ends: nothing waits any more for a store that takes nothing.
+        closing: see `close_soon`.
         transient: the results that are erased when they are due; found, read and deleted by the
             methods here as all others are.
     """
@@ -134,6 +134,7 @@ class Storage:
         self._unstored: dict[str, tuple[JournalEntry, Result]] = {}
         self._more_unstored = trio.Event()
         self.closing = trio.Event()
+        self._closers: set[trio.Event] = set()
         self._ending = 0  # results that are being stored for the first time
         self._store_refusal: StorageError | None = None
         self.journal = Journal(
@@ -303,6 +304,14 @@ class Storage:
             reached = 0 if result.transient else self._writer.reached
             self._forget(entry, reached, result.finished)
 
+    def close_soon(self) -> None:
+        """The server ends: nothing waits any more for a database that does not answer."""
+        self.closing.set()
+        for settled in self._closers:
+            settled.set()
+        if self.replica is not None:
+            self.replica.give_up()
+
     # -- writing ------------------------------------------------------------------------------
 
     async def _commit(self, result: Result) -> None:
@@ -310,6 +319,29 @@ class Storage:
             await self._writer.commit(result)
         elif not self.transient.is_due(result.finished):  # else nobody is to get it any more
             await self.transient.commit(result)
+
+    async def _until_accepted(self, entry: JournalEntry, replica: Replica) -> None:
+        """Return when other servers know of an entry.
+
+        Raises:
+            StorageError: they never will, or the server ends before.
+        """
+        settled = trio.Event()
+        failure: list[StorageError | None] = []
+
+        def then(error: StorageError | None) -> None:
+            failure.append(error)
+            settled.set()
+
+        if replica.when(entry.accepted_at, then):
+            return
+        self._closers.add(settled)
+        await settled.wait()
+        self._closers.discard(settled)
+        if not failure:
+            raise _left_open("the database does not answer")
+        if failure[0] is not None:
+            raise failure[0]
 
     async def _store(self, entry: JournalEntry, result: Result) -> None:
         """Commit a generation's result; one that other servers can end waits for its store."""
@@ -326,9 +358,7 @@ class Storage:
                 with trio.move_on_after(PROBE):
                     await self.closing.wait()
                 if self.closing.is_set():
-                    raise StorageError(
-                        f"the server stops, and another one ends this: {told}", StorageError.FENCED
-                    ) from error
+                    raise _left_open(told) from error
 
     def _forget(self, entry: JournalEntry, reached: int, finished: int) -> None:
         """The journal needs an entry no more, whose generation ended then."""
@@ -441,12 +471,15 @@ class Storage:
         """
         of = partial(Result.of, splices=entry.splices, switches=entry.switches)
         result = of(entry.opened, tokens, ended, cached_from=cached_from)
-        if entry.mirrored and self.replica is not None:  # its row goes with its result
-            await self.replica.until(entry.accepted_at)
+        replica = self.replica if entry.mirrored else None
+        if replica is not None and replica.failed is not None:
+            raise replica.failed
         # A journal that cannot take the end is no reason not to store the result.
         with contextlib.suppress(StorageError):
             entry.end(ended)
             self.journal.write()
+        if replica is not None:  # its row goes with its result
+            await self._until_accepted(entry, replica)
         self._ending += 1
         try:
             try:
@@ -632,3 +665,7 @@ class Storage:
             finally:
                 if store is not None:
                     self._readers.append(store)
+
+
+def _left_open(why: str) -> StorageError:
+    return StorageError(f"the server stops, and another one ends this: {why}", StorageError.FENCED)

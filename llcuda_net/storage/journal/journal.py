@@ -254,6 +254,8 @@ class Journal(DurableAppender):
         self._unfollow(entry)
         if entry.mirrored and self.replica is not None:
             self.replica.forget(entry.slot, entry.opened.generation, stored=reached > 0)
+            if not reached:
+                self.replica.send()
             entry.mirrored = False
         holders = self._oldest.get(entry.oldest)
         if holders is None or entry not in holders:

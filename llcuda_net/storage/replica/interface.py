@@ -146,6 +146,9 @@ class Replica(Protocol):
     async def orphaned(self, ids: Sequence[str]) -> set[str]:
         """Those of these generations that no server has, had taken over, or has a result of."""
 
+    def give_up(self) -> None:
+        """Have what waits for an answer of the others' database fail; records may still go."""
+
     def guard(self, store: Store) -> None:
         """Have each `put` of a store done only while this life has these generations, which then
         are over.

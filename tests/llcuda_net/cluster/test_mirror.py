@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,7 +21,13 @@ from llcuda_net.cluster import leases, portions, recovery
 from llcuda_net.cluster import mirror as mirror_module
 from llcuda_net.cluster.mirror import Mirror
 from llcuda_net.cluster.trimming import Trimming
+from llcuda_net.config.settings import Settings
+from llcuda_net.config.users import User
 from llcuda_net.errors import StorageError
+from llcuda_net.generation.persistence import Persistence
+from llcuda_net.generation.publisher import Publisher
+from llcuda_net.generation.request import from_journal
+from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
 from llcuda_net.storage.postgres.connection import Connection, Session
@@ -30,6 +36,7 @@ from llcuda_net.storage.postgres.opening import open_postgres
 from llcuda_net.storage.records import Ended, Level, Result, TokenLog
 from llcuda_net.storage.replica.interface import Accept
 from llcuda_net.storage.storage import Storage
+from llcuda_net.upstream.interface import CompletionEvent
 from tests.support.storage.interleaving import standing, wait_for_lock
 from tests.support.storage.postgres import Postgres
 from tests.support.storage.records import MODEL, opened
@@ -253,6 +260,7 @@ async def test_who_is_fenced_is_told_nothing_and_ends_nothing(
             await heir.finish(found[1].entry, Ended(**END), TokenLog())
             assert database.owned(other) == {"generation-1"}
             # The fenced one wakes up, and has no say in what is over, or another's.
+            lost = mirror.position
             mirror.begin(database.join())
             late, again = (Result.of(e.opened, TokenLog(), Ended(**END), []) for e in (kept, ended))
             with pytest.raises(StorageError) as caught:
@@ -262,7 +270,7 @@ async def test_who_is_fenced_is_told_nothing_and_ends_nothing(
             assert await heir.read(lambda store: store.states(["generation-1"])) == {}
             mine = storage.start(opened(4, level=Level.CLUSTER))
             with pytest.raises(StorageError) as caught:
-                await mirror.until(kept.accepted_at + 5)  # of the life before: never committed
+                await mirror.until(lost)  # of the life before: never committed
             assert caught.value.code == StorageError.FENCED
             await storage.accepted(mine)
 
@@ -435,3 +443,75 @@ async def test_a_database_that_was_killed_goes_on(own_postgres: Postgres, tmp_pa
         assert told == [None]
         assert database.logs(one) == {"generation-1": pieces(5)}
     database.session.close()
+
+
+async def test_a_server_ends_although_the_database_does_not_answer(
+    own_postgres: Postgres, tmp_path: Path
+) -> None:
+    database = Database(own_postgres.new_database())
+    one = database.join()
+    other = database.join()
+    database.fence(one, other)
+    async with database.serving(tmp_path, one) as storage:
+        kept = storage.start(opened(1, level=Level.CLUSTER))
+        await storage.accepted(kept)
+        await trio.to_thread.run_sync(own_postgres.kill)
+        late = storage.start(opened(2))
+        errors: list[str] = []
+
+        async def expect(work: Callable[[], Awaitable[object]]) -> None:
+            with pytest.raises(StorageError) as caught:
+                await work()
+            errors.append(caught.value.code)
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for entry in (kept, late):
+                    end = partial(storage.finish, entry, Ended(**END), TokenLog())
+                    nursery.start_soon(expect, end)
+                nursery.start_soon(
+                    expect, partial(storage.adopt, other, [OpenGeneration(opened(3))])
+                )
+                await trio.sleep(0.1)
+                assert errors == []
+                storage.close_soon()
+        assert sorted(errors) == [
+            StorageError.BUSY,
+            StorageError.FENCED,
+            StorageError.FENCED,
+        ]
+    # A restart, or another server, ends them.
+    own_postgres.start()
+    two = database.join()
+    database.do(lambda db: leases.fence_former(db, two, one))
+    async with database.serving(tmp_path, two, (one,)) as storage:
+        assert storage.recovered == []
+        ids = ["generation-1", "generation-2"]
+        assert await storage.read(lambda store: store.states(ids)) == dict.fromkeys(ids, "done")
+    database.session.close()
+
+
+async def test_without_its_database_a_generation_goes_on(
+    database: Database, tmp_path: Path
+) -> None:
+    one = database.join()
+    async with database.serving(tmp_path, one) as storage:
+        kept = storage.start(opened(1, level=Level.CLUSTER))
+        grown(kept, 3)
+        await committed(storage)
+    alone = Storage(tmp_path, interval=0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(alone.run)
+        (found,) = alone.recovered
+        assert found.log.pieces == pieces(3)
+        generation = from_journal(found, Settings(), User("ann"))
+        persistence = Persistence(alone, Level.DISK)
+        persistence.resume(generation, found.entry)
+        publisher = Publisher(persistence)
+        nursery.start_soon(publisher.run)
+        publisher.extend(generation, [CompletionEvent("t3", [3])])
+        publisher.publish()
+        with trio.fail_after(60):
+            while generation.visible < 4:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
