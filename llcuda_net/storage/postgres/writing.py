@@ -14,6 +14,7 @@ from typing import Any
 
 from psycopg import errors as pg
 
+from llcuda_net.errors import StorageError
 from llcuda_net.storage.packing.codec import Codec, digest
 from llcuda_net.storage.packing.packed_result import PackedResult, pack
 from llcuda_net.storage.postgres.connection import Connection, Session
@@ -129,6 +130,11 @@ class Putter:
         for found in whole(db, self._codec, "WHERE r.id = ANY(%s)", ([*wanted],)):
             if found.result is None:
                 damaged.append(found.id)
+            elif self.before is not None and found.result != wanted[found.id].result:
+                # No repetition of ours: so what is told of it must not be what we have.
+                raise StorageError(
+                    f"another server has ended {found.id}: ask again", StorageError.FENCED
+                )
             else:
                 del wanted[found.id]
         if damaged:

@@ -141,8 +141,24 @@ class Journal:
             raise self.refusal
 
 
-def _kept(level: Level, number: int) -> Generation:
-    entry: Any = f"entry {number}"
+class Entry:
+    """What acceptance looks at of an entry; it is what its number is."""
+
+    def __init__(self, number: int, level: Level, replicated: bool) -> None:
+        self.number = number
+        self.synced = level.synced
+        self.replicated = replicated
+        self.taken = None
+
+    def __eq__(self, other: object) -> bool:
+        return other == f"entry {self.number}"
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+def _kept(level: Level, number: int, *, replicated: bool = False) -> Generation:
+    entry: Any = Entry(number, level, replicated)
     return Generation("a", None, {}, 1.0, level=level, entry=entry)
 
 
@@ -173,6 +189,19 @@ async def test_requests_that_come_together_share_a_sync(nursery: trio.Nursery) -
     assert not over.accepted
     assert len(published) == 3  # one wake-up for each call
     await acceptance.wait(over)
+
+
+async def test_who_waits_for_a_database_holds_up_nobody_else(nursery: trio.Nursery) -> None:
+    journal = Journal()
+    acceptance = Acceptance(cast("Any", journal), lambda: None)
+    nursery.start_soon(acceptance.run)
+    await wait_all_tasks_blocked()
+    acceptance.begin(_kept(Level.CLUSTER, 0, replicated=True))
+    acceptance.begin(_kept(Level.DISK, 1, replicated=True))  # it has a key
+    acceptance.begin(_kept(Level.DISK, 2))
+    acceptance.begin(_kept(Level.PROCESS, 3))
+    await wait_all_tasks_blocked()
+    assert {one.number for one in journal.asked if isinstance(one, Entry)} == {0, 1, 2, 3}
 
 
 async def test_the_journal_refuses_all_that_it_cannot_keep(nursery: trio.Nursery) -> None:
