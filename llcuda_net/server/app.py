@@ -38,6 +38,7 @@ from llcuda_net.server.sockets import (
     tls_context,
 )
 from llcuda_net.storage.data_dir import default_directory
+from llcuda_net.storage.objects.opening import open_objects
 from llcuda_net.storage.postgres.opening import open_postgres
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.results.writer import OpenStore
@@ -200,9 +201,11 @@ class _Serving:
         level = Level(self._settings.durability)
         if self._settings.store == "none":
             return Persistence(None, level)
+        objects = None
         if is_database(self._settings.store):
             try:
                 self._mirror = open_mirror(self._settings.store)
+                objects = open_objects(self._settings.store)
             except StorageError as error:
                 self._failure = error
                 return None
@@ -217,6 +220,7 @@ class _Serving:
             transient_seconds=self._settings.transient_seconds,
             open_store=self._open_store(),
             replica=self._mirror,
+            objects=objects,
         )
         try:
             await self._storage.claim()

@@ -36,7 +36,7 @@ from llcuda_net.models.serving.manager import Manager
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server.batches.runner import BatchRunner
-from llcuda_net.server.changes import Changes
+from llcuda_net.server.changes import Changes, Lookout
 from llcuda_net.server.drain import drain, shutting_down
 from llcuda_net.server.finder import Finder
 from llcuda_net.server.http.access import Access
@@ -136,6 +136,8 @@ class Gateway:
         #: Browsers that are signed in, and who may come in over HTTP.
         self.sessions = Sessions(self.objects, self.users)
         self.access = Access(settings, self.users, self.sessions)
+        self.sessions.on_ended = self.check_users
+        self._lookout = Lookout(self.objects, self.changes, self.sessions.changed)
         handlers = {
             route.pattern: route.handler
             for route in ROUTES
@@ -147,6 +149,7 @@ class Gateway:
         self._publisher = Publisher(
             self._persistence, may_show=None if cluster is None else cluster.may_show
         )
+        self.objects.on_life = self._batches.wake
         #: Connections with bytes that were added since the last flush.
         self.unflushed = self._publisher.unflushed
         self._scheduler = Scheduler(
@@ -223,6 +226,8 @@ class Gateway:
         self._nursery: trio.Nursery
         if cluster is not None:
             cluster.attach(self)
+            cluster.hooks.stopped.append(functools.partial(self.objects.set_life, None))
+            cluster.hooks.life.append(self.objects.set_life)
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "serving"
@@ -277,6 +282,7 @@ class Gateway:
             self._nursery.start_soon(self._follow_erased)
             await self._nursery.start(self.objects.run)
             self._nursery.start_soon(self.sessions.run)
+            self._nursery.start_soon(self._lookout.run)
             if self.analyst is not None:
                 self._nursery.start_soon(self.analyst.run)
             if self.cluster is not None:

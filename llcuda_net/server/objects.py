@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-import apsw
 import structlog
 import trio
 
 from llcuda_net.errors import StorageError, Unsupported
 from llcuda_net.generation.persistence import refused
-from llcuda_net.storage.objects import batches, files
-from llcuda_net.storage.objects.database import Objects
+from llcuda_net.storage.objects import batches, feed, files
+from llcuda_net.storage.objects.interface import Database, ObjectStore
 
 log = structlog.get_logger(__name__)
 
@@ -27,15 +26,18 @@ _EVERY, _PAUSE = 60.0, 0.01
 
 
 class KeptObjects:
-    """Reads and changes objects.db; its errors are those of requests.
+    """Reads and changes what clients keep; its errors are those of requests.
 
     Args:
         objects: open by the time of the first request; None: nothing is kept.
     """
 
-    def __init__(self, objects: Objects | None) -> None:
+    def __init__(self, objects: ObjectStore | None) -> None:
         self._objects = objects
         self._woken = trio.Event()
+        self._member = trio.Event()
+        #: Called when the life has changed.
+        self.on_life: Callable[[], None] = lambda: None
         self._locks: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
 
     def __repr__(self) -> str:
@@ -46,8 +48,32 @@ class KeptObjects:
         """Whether anything is kept at all."""
         return self._objects is not None
 
-    async def read(self, question: Callable[[apsw.Connection], _T]) -> _T:
-        """What a function of the connection returns; see Objects.read.
+    @property
+    def shared(self) -> bool:
+        """Whether other servers change it, too."""
+        return self._objects is not None and self._objects.shared
+
+    @property
+    def life(self) -> int | None:
+        """The life of this server as its cluster numbers it; None: it is no member now."""
+        return None if self._objects is None else self._objects.life
+
+    def set_life(self, life: int | None) -> None:
+        """This server has begun a life in its cluster; or (None) it is no member any more."""
+        if self._objects is not None and self._objects.shared:
+            self._objects.life = life
+            if life is not None:
+                self._member.set()
+                self._member = trio.Event()
+            self.on_life()
+
+    async def member(self) -> None:
+        """Return when this server is a member of its cluster, or has none."""
+        while self.keeps and self.life is None:
+            await self._member.wait()
+
+    async def read(self, question: Callable[[Database], _T]) -> _T:
+        """What a function of the connection returns; see ObjectStore.read.
 
         Raises:
             RequestError: nothing is kept, or it cannot be read.
@@ -56,8 +82,8 @@ class KeptObjects:
         with _refusing():
             return await objects.read(question)
 
-    async def write(self, change: Callable[[apsw.Connection], _T]) -> _T:
-        """Run a function of the connection in a transaction; see Objects.write.
+    async def write(self, change: Callable[[Database], _T]) -> _T:
+        """Run a function of the connection in a transaction; see ObjectStore.write.
 
         Raises:
             RequestError: nothing is kept, or it cannot be changed.
@@ -68,12 +94,19 @@ class KeptObjects:
 
     @contextlib.asynccontextmanager
     async def alone(self, id_: str) -> AsyncIterator[None]:
-        """Between a look at an object and the change that follows from it, nobody else does so."""
+        """Between a look at an object and the change that follows from it, nobody else does so.
+
+        Of another server that is true only while it answers; see ObjectStore.held.
+        """
         lock = self._locks.get(id_)
         if lock is None:
             lock = self._locks[id_] = trio.Lock()
         async with lock:
-            yield
+            if self._objects is None:
+                yield
+            else:
+                async with self._objects.held(id_):
+                    yield
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Remove what was deleted or has expired, until cancelled.
@@ -88,6 +121,9 @@ class KeptObjects:
         while True:
             self._woken = trio.Event()
             more: bool | None = True
+            if self.shared:
+                await self._step(files.abandon)
+                await self._step(feed.sweep)
             while more:
                 more = await self._step(
                     lambda db: batches.sweep(db) | files.sweep(db, time.time_ns())
@@ -100,7 +136,7 @@ class KeptObjects:
         """Something was deleted: remove it soon."""
         self._woken.set()
 
-    async def _step(self, change: Callable[[apsw.Connection], _T]) -> _T | None:
+    async def _step(self, change: Callable[[Database], _T]) -> _T | None:
         assert self._objects is not None
         try:
             return await self._objects.write(change)
@@ -108,13 +144,17 @@ class KeptObjects:
             log.warning("objects_not_removed", code=error.code, reason=error.message)
             return None
 
-    def _open(self) -> Objects:
+    def _open(self) -> ObjectStore:
         if self._objects is None:
             raise Unsupported(
                 "this server keeps nothing (--store none): files, batches and conversations need "
                 "one with a --data-dir"
             )
         return self._objects
+
+
+class _Writes(Protocol):
+    async def write(self, change: Callable[[Database], _T]) -> _T: ...
 
 
 class FileWriter:
@@ -129,7 +169,7 @@ class FileWriter:
     """
 
     def __init__(
-        self, objects: KeptObjects, seq: int, check: Callable[[apsw.Connection], None] | None = None
+        self, objects: _Writes, seq: int, check: Callable[[Database], None] | None = None
     ) -> None:
         self.seq = seq
         self.size = 0
@@ -165,7 +205,7 @@ class FileWriter:
         data = bytes(self._waiting[:size])
         chunks = [data[at : at + files.CHUNK] for at in range(0, size, files.CHUNK)]
 
-        def append(db: apsw.Connection) -> None:
+        def append(db: Database) -> None:
             if self._check is not None:
                 self._check(db)
             files.append(db, self.seq, self._written, chunks)

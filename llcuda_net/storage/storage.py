@@ -38,6 +38,7 @@ from llcuda_net.storage.journal.presence import Lookout, Presence
 from llcuda_net.storage.journal.threads.sync_thread import INTERVAL
 from llcuda_net.storage.objects import database
 from llcuda_net.storage.objects.database import Objects
+from llcuda_net.storage.objects.interface import ObjectStore
 from llcuda_net.storage.records import Ended, Opened, Result, TokenLog
 from llcuda_net.storage.replica.interface import Replica
 from llcuda_net.storage.replica.takeover import Takeover
@@ -79,6 +80,7 @@ class Storage:
         files, interval, segment_bytes: the journal's.
         open_store: opens the store where it is not in the directory; by default SQLite's, there.
         replica: gets a copy of the journal, in a life that has begun.
+        objects: what clients keep beside results, where that is not in the directory.
         on_sync: called with the seconds that each sync of the journal took.
         watch: seconds between looks at whether the directory's files are still there; each sync
             and each commit looks, too.
@@ -107,6 +109,7 @@ class Storage:
         segment_bytes: int = SEGMENT_BYTES,
         open_store: OpenStore | None = None,
         replica: Replica | None = None,
+        objects: ObjectStore | None = None,
         on_sync: Callable[[float], None] | None = None,
         watch: float = WATCH,
         transient_seconds: float = TRANSIENT,
@@ -120,11 +123,13 @@ class Storage:
         self._address = address
         self._files = files or RealFiles()
         self._presence = Presence(self._files)
-        names = ["lock", database.NAME, f"{database.NAME}-wal"]
+        names = ["lock"]
+        if objects is None:
+            names += [database.NAME, f"{database.NAME}-wal"]
         if open_store is None:
             names += [RESULTS, f"{RESULTS}-wal"]
         self._lookout = Lookout(self._presence, [directory / name for name in names], watch)
-        self.objects = Objects(directory, check=self._presence.check)
+        self.objects: ObjectStore = objects or Objects(directory, check=self._presence.check)
         self._open_store = open_store or self._open_sqlite
         self._progress = Progress()
         self._lock: DirectoryLock | None = None

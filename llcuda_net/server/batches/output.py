@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import apsw
 import msgspec
 
 from llcuda_net.server.batches.ask import Answer
-from llcuda_net.server.objects import AT_ONCE, FileWriter, KeptObjects
+from llcuda_net.server.batches.owned import OwnedObjects
+from llcuda_net.server.objects import AT_ONCE, FileWriter
 from llcuda_net.storage.objects import batches, files
 from llcuda_net.storage.objects.batches import Batch, Line, Outcome
+from llcuda_net.storage.objects.interface import Database
 from llcuda_net.util.time_ids import uuid7
 
 PURPOSE = "batch_output"
@@ -80,7 +81,7 @@ def _encoded(batch: Batch, line: Line, response: object, error: object) -> bytes
     return msgspec.json.encode(named) + b"\n"
 
 
-async def give_up(objects: KeptObjects, batch: Batch, over: Callable[[int, int], None]) -> None:
+async def give_up(objects: OwnedObjects, batch: Batch, over: Callable[[int, int], None]) -> None:
     """Lines that are not over end now, for the reason for which the batch does.
 
     Args:
@@ -94,7 +95,7 @@ async def give_up(objects: KeptObjects, batch: Batch, over: Callable[[int, int],
     else:
         code, why = f"batch_{batch.ends}", _WHY[batch.ends]
 
-    def step(db: apsw.Connection) -> int:
+    def step(db: Database) -> int:
         left = batches.missing(db, batch.seq, 0, _STEP)
         batches.record(db, batch.seq, [failure_of(batch, line, code, why) for line in left])
         return len(left)
@@ -106,7 +107,7 @@ async def give_up(objects: KeptObjects, batch: Batch, over: Callable[[int, int],
 
 
 async def write_files(
-    objects: KeptObjects, batch: Batch, begun: list[int], now: Callable[[], int] = time.time_ns
+    objects: OwnedObjects, batch: Batch, begun: list[int], now: Callable[[], int] = time.time_ns
 ) -> Batch:
     """Write the files of a batch of which all lines are over, and end it.
 
@@ -119,7 +120,7 @@ async def write_files(
     """
     if begun:
 
-        def discard(db: apsw.Connection) -> None:
+        def discard(db: Database) -> None:
             for seq in begun:
                 files.discard(db, seq)
 
@@ -145,7 +146,7 @@ async def write_files(
     for writer in writers.values():
         await writer.flush()
 
-    def finish(db: apsw.Connection) -> Batch:
+    def finish(db: Database) -> Batch:
         life = batch.details.output_life
         for failed, writer in writers.items():
             what = "error" if failed else "output"
@@ -161,7 +162,7 @@ async def write_files(
     return await objects.write(finish)
 
 
-async def _damaged(objects: KeptObjects, batch: Batch, number: int) -> bytes:
+async def _damaged(objects: OwnedObjects, batch: Batch, number: int) -> bytes:
     line = await objects.read(lambda db: batches.line(db, batch.seq, number))
     why = "what came of this request was damaged in the store"
     return failure_of(batch, line, "damaged", why).data

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
-import apsw
 import structlog
 import trio
 
@@ -16,12 +15,14 @@ from llcuda_net.errors import RequestError
 from llcuda_net.server.batches import output
 from llcuda_net.server.batches.ask import ask, cancel, was_asked
 from llcuda_net.server.batches.lines import Checker, body_of
+from llcuda_net.server.batches.owned import OwnedObjects
 from llcuda_net.server.batches.places import Places
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Handler, HttpHost
 from llcuda_net.server.http.files.quota import excess, quota_of
 from llcuda_net.storage.objects import batches, files
 from llcuda_net.storage.objects.batches import Batch, Line, Outcome
+from llcuda_net.storage.objects.interface import Database
 from llcuda_net.storage.records import Level
 
 log = structlog.get_logger(__name__)
@@ -52,6 +53,7 @@ class Run:
     Args:
         host: answers its lines.
         batch: as it is now.
+        life: of this server, by which it has the batch.
         handler: of its endpoint.
         places: shared by all.
         now: Unix time in nanoseconds.
@@ -60,13 +62,16 @@ class Run:
 
     Attributes:
         seq: its number.
+        life: as given.
         left: its lines that are not over.
+        dropped: another server goes on with it.
     """
 
     def __init__(
         self,
         host: HttpHost,
         batch: Batch,
+        life: int,
         handler: Handler,
         places: Places,
         now: Callable[[], int],
@@ -74,10 +79,13 @@ class Run:
         lines: Counter[str],
     ) -> None:
         self.seq = batch.seq
+        self.life = life
         self.left = 0
         self._in_thread = in_thread
         self._host = host
-        self._objects = host.objects
+        self._objects = OwnedObjects(host.objects, batch.seq, life, self.drop)
+        self.dropped = False
+        self._all = trio.CancelScope()
         self._handler = handler
         self._places = places
         self._now = now
@@ -117,6 +125,11 @@ class Run:
         self._cancelled = True
         self._working.cancel()
 
+    def drop(self) -> None:
+        """Ask nothing more, and write nothing: another server goes on."""
+        self.dropped = True
+        self._all.cancel()
+
     def _work(self) -> trio.CancelScope:
         """Around what `cancel` ends."""
         self._working = trio.CancelScope()
@@ -125,11 +138,16 @@ class Run:
         return self._working
 
     async def run(self) -> None:
-        """Go on from where it is to its end.
+        """Go on from where it is to its end, unless it is dropped.
 
         Raises:
             RequestError: the store refuses.
         """
+        with trio.CancelScope() as self._all:
+            if not self.dropped:
+                await self._run()
+
+    async def _run(self) -> None:
         self._batch = await self._read()
         self._user = self._host.users.named(self._batch.owner)
         if self._batch.state == batches.VALIDATING:
@@ -219,6 +237,7 @@ class Run:
         while True:
             if self._host.draining:
                 await trio.sleep_forever()  # the next server goes on
+            await self._host.objects.member()
             await trio.sleep_until(self._rest_until)
             if self._full is not None:
                 return None
@@ -322,7 +341,7 @@ class Run:
             quota = quota_of(self._user, self._host.settings.max_user_files)
             weigh = self._unweighed >= min(_WEIGHED, quota >> 6)
 
-            def record(db: apsw.Connection) -> HttpError | None:
+            def record(db: Database) -> HttpError | None:
                 batches.record(db, self.seq, some)
                 return excess(db, self._batch.owner, quota) if weigh else None
 

@@ -6,6 +6,7 @@ ended.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -23,6 +24,9 @@ from llcuda_net.storage.objects.batches import Batch
 from llcuda_net.telemetry.observers import BatchCounts
 
 log = structlog.get_logger(__name__)
+
+#: Seconds between two looks at what other servers have changed.
+_EVERY = 1.0
 
 
 class BatchRunner:
@@ -80,25 +84,47 @@ class BatchRunner:
             while True:
                 self._woken = trio.Event()
                 try:
-                    found = await self._host.objects.read(batches.unfinished)
+                    await self._look(nursery)
                 except RequestError as error:
                     log.warning("batches_not_read", code=error.code, reason=error.message)
                     await trio.sleep(AGAIN)
                     continue
-                for batch in found:
-                    self._look_at(batch, nursery)
-                await self._woken.wait()
+                with trio.move_on_after(_EVERY if self._host.objects.shared else math.inf):
+                    await self._woken.wait()
 
-    def _look_at(self, batch: Batch, nursery: trio.Nursery) -> None:
-        run = self._runs.get(batch.seq)
-        if run is None:
-            handler = self._handlers[batch.endpoint]
-            run = self._runs[batch.seq] = Run(
-                self._host, batch, handler, self._places, self._now, self._in_thread, self._lines
-            )
-            nursery.start_soon(self._to_its_end, run)
-        elif batch.state == batches.CANCELLING:
-            run.cancel()
+    async def _look(self, nursery: trio.Nursery) -> None:
+        """See what there is to run, and what is not to be run any more.
+
+        Raises:
+            RequestError: the store refuses.
+        """
+        life = self._host.objects.life
+        if life is None:  # what runs waits for what becomes of this server
+            return
+        for running in self._runs.values():
+            if running.life != life:
+                running.drop()
+        for batch in await self._host.objects.read(batches.to_run):
+            run = self._runs.get(batch.seq)
+            if run is None:
+                if batch.server == life or await self._claim(batch):
+                    self._begin(batch, life, nursery)
+            elif batch.state == batches.CANCELLING:
+                run.cancel()
+
+    async def _claim(self, batch: Batch) -> bool:
+        """Whether this server is to go on with a batch."""
+        ours = await self._host.objects.write(lambda db: batches.claim(db, batch.seq))
+        if ours:
+            log.info("batch_taken_over", batch=batch.id, of=batch.server)
+        return ours
+
+    def _begin(self, batch: Batch, life: int, nursery: trio.Nursery) -> None:
+        handler = self._handlers[batch.endpoint]
+        run = self._runs[batch.seq] = Run(
+            self._host, batch, life, handler, self._places, self._now, self._in_thread, self._lines
+        )
+        nursery.start_soon(self._to_its_end, run)
 
     async def _to_its_end(self, run: Run) -> None:
         """Run one; what the store refuses is tried again, and a bug ends this one only."""
@@ -106,7 +132,10 @@ class BatchRunner:
             while True:
                 try:
                     await run.run()
-                    self._ended[run.state] += 1
+                    if run.dropped:
+                        log.info("batch_elsewhere", batch=run.seq)
+                    else:
+                        self._ended[run.state] += 1
                     break
                 except RequestError as error:
                     log.warning("batch_waits", batch=run.seq, code=error.code, reason=error.message)

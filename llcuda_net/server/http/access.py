@@ -84,9 +84,14 @@ class Access:
         return f"<Access: {self._users!r}>"
 
     async def ready(self, request: HttpRequest) -> None:
-        """Return when `check` knows the session of a request: early in a start it does not."""
+        """Return when `check` knows the session of a request.
+
+        Early in a start it does not; nor one that another server has begun.
+        """
         if self._sessions is not None and "cookie" in request.headers:
-            await self._sessions.ready()
+            names = cookies.names_of(request.authority, tls=request.tls)
+            ids = [id_ for name in names for id_ in cookies.ids(request.headers, name)]
+            await self._sessions.ready(ids)
 
     def check(self, request: HttpRequest) -> Caller:
         """Whose this request is.

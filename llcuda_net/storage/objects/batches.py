@@ -17,11 +17,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import apsw
 import msgspec
 
 from llcuda_net.storage.objects.files import File, hash_of
-from llcuda_net.storage.results.connection import rows
+from llcuda_net.storage.objects.interface import Database
 
 VALIDATING, IN_PROGRESS, FINALIZING, CANCELLING = (
     "validating",
@@ -35,9 +34,11 @@ OPEN = (VALIDATING, IN_PROGRESS, FINALIZING, CANCELLING)
 _OPEN = ", ".join(f"'{state}'" for state in OPEN)
 #: Rows of lines, and of outcomes, that one step of `sweep` removes.
 _LINES, _OUTCOMES = 5000, 200
+#: Outcomes that one statement reads.
+_AT_ONCE = 16
 _COLUMNS = (
     "seq, id, owner, state, ends, endpoint, input, input_id, output, error, created, expires,"
-    " total, completed, failed, input_tokens, output_tokens, details"
+    " total, completed, failed, input_tokens, output_tokens, server, details"
 )
 
 
@@ -76,6 +77,7 @@ class Batch:
         total: its lines; 0 until they are checked.
         completed, failed: lines that are over.
         input_tokens, output_tokens: that those took.
+        server: the life of the server that runs it; None: of none.
     """
 
     seq: int
@@ -95,6 +97,7 @@ class Batch:
     failed: int
     input_tokens: int
     output_tokens: int
+    server: int | None
     details: Details
 
     @property
@@ -127,13 +130,13 @@ class Outcome:
     output_tokens: int = 0
 
 
-def _batches(db: apsw.Connection, rest: str, values: Sequence[Any]) -> list[Batch]:
-    found = rows(db, f"SELECT {_COLUMNS} FROM batches {rest}", values)
+def _batches(db: Database, rest: str, values: Sequence[Any]) -> list[Batch]:
+    found = db.rows(f"SELECT {_COLUMNS} FROM batches {rest}", values)
     return [Batch(*(*one[:-1], msgspec.json.decode(one[-1], type=Details))) for one in found]
 
 
 def create(
-    db: apsw.Connection,
+    db: Database,
     id_: str,
     file: File,
     *,
@@ -144,11 +147,12 @@ def create(
     expires: int,
     key: str | None = None,
 ) -> Batch:
-    """A new batch."""
-    db.execute(
+    """A new batch, which this server runs; one that is there already stays as it is."""
+    db.run(
         "INSERT INTO batches (id, owner, key, state, ends, endpoint, input, input_id, created,"
-        " expires, total, completed, failed, input_tokens, output_tokens, swept, details)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, ?)",
+        " expires, total, completed, failed, input_tokens, output_tokens, swept, server, details)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, ?, ?)"
+        " ON CONFLICT (id) DO NOTHING",
         (
             id_,
             owner,
@@ -160,31 +164,32 @@ def create(
             file.id,
             created,
             expires,
+            db.life,
             msgspec.json.encode(details),
         ),
     )
-    return get(db, db.last_insert_rowid())
+    return get(db, db.value("SELECT seq FROM batches WHERE id = ?", (id_,)))
 
 
-def get(db: apsw.Connection, seq: int) -> Batch:
+def get(db: Database, seq: int) -> Batch:
     """The batch of a number, which there is."""
     return _batches(db, "WHERE seq = ?", (seq,))[0]
 
 
-def find(db: apsw.Connection, id_: str, owner: str | None) -> Batch | None:
+def find(db: Database, id_: str, owner: str | None) -> Batch | None:
     """The batch of an id, of this owner (None: anybody's); None: there is none."""
-    found = _batches(db, "WHERE id = ?1 AND owner = coalesce(?2, owner)", (id_, owner))
-    return found[0] if found else None
+    found = _batches(db, "WHERE id = ?", (id_,))
+    return found[0] if found and owner in (None, found[0].owner) else None
 
 
-def by_key(db: apsw.Connection, key: str, owner: str) -> Batch | None:
+def by_key(db: Database, key: str, owner: str) -> Batch | None:
     """What an owner's idempotency key means; None: nothing."""
     found = _batches(db, "WHERE owner = ? AND key = ?", (owner, key))
     return found[0] if found else None
 
 
 def listed(
-    db: apsw.Connection,
+    db: Database,
     owner: str | None,
     *,
     limit: int,
@@ -210,72 +215,104 @@ def listed(
     )
 
 
-def unfinished(db: apsw.Connection, owner: str | None = None) -> list[Batch]:
+def unfinished(db: Database, owner: str | None = None) -> list[Batch]:
     """Batches of an owner (None: of all) that have still something to do, oldest first."""
-    return _batches(
-        db, f"WHERE state IN ({_OPEN}) AND owner = coalesce(?, owner) ORDER BY seq", (owner,)
-    )
+    mine, values = ("", []) if owner is None else (" AND owner = ?", [owner])
+    return _batches(db, f"WHERE state IN ({_OPEN}){mine} ORDER BY seq", values)
 
 
-def _enter(db: apsw.Connection, seq: int, state: str, now: int, **changes: Any) -> None:
+# -- whose it is ----------------------------------------------------------------------------------
+
+
+def to_run(db: Database) -> list[Batch]:
+    """Batches with something to do that are this server's, or that it may claim; oldest first."""
+    return _batches(db, f"WHERE state IN ({_OPEN}) AND ({_free(db)}) ORDER BY seq", (db.life,))
+
+
+def _free(db: Database) -> str:
+    """That a batch is of the life that is given, or of none."""
+    return f"server = ? OR server IS NULL OR {db.gone('batches.server')}"
+
+
+def claim(db: Database, seq: int) -> bool:
+    """Have a batch that nobody runs, or that a server ran that is gone; whether it is ours."""
+    if db.life is None or not db.lock("batches", seq):
+        return False
+    sql = f"UPDATE batches SET server = ? WHERE seq = ? AND state IN ({_OPEN}) AND ({_free(db)})"
+    return db.run(sql, (db.life, seq, db.life)) == 1
+
+
+def is_of(db: Database, seq: int, life: int) -> bool:
+    """Whether a batch is still this life's; if so, it is until the end of the transaction."""
+    there = db.lock("batches", seq)
+    return there and db.value("SELECT server FROM batches WHERE seq = ?", (seq,)) == life
+
+
+def _locked(db: Database, seq: int) -> Batch:
+    """As it is now; nobody else changes it until the end of the transaction."""
+    db.lock("batches", seq)
+    return get(db, seq)
+
+
+def _enter(db: Database, seq: int, state: str, now: int, **changes: Any) -> None:
     """Set a state, note when, and change columns; `errors` is one of the details."""
     details = get(db, seq).details
     details.times[state] = now
     details.errors = changes.pop("errors", details.errors)
     changes |= {"state": state, "details": msgspec.json.encode(details)}
     names = ", ".join(f"{name} = ?" for name in changes)
-    db.execute(f"UPDATE batches SET {names} WHERE seq = ?", (*changes.values(), seq))
+    db.run(f"UPDATE batches SET {names} WHERE seq = ?", (*changes.values(), seq))
 
 
 # -- lines ----------------------------------------------------------------------------------------
 
 
-def forget_lines(db: apsw.Connection, seq: int) -> None:
+def forget_lines(db: Database, seq: int) -> None:
     """Of a check that did not come to its end."""
-    db.execute("DELETE FROM lines WHERE batch = ?", (seq,))
+    db.run("DELETE FROM lines WHERE batch = ?", (seq,))
 
 
-def add_lines(db: apsw.Connection, seq: int, lines: Iterable[Line]) -> None:
+def add_lines(db: Database, seq: int, lines: Iterable[Line]) -> None:
     """Lines that were checked."""
-    db.executemany(
-        "INSERT INTO lines VALUES (?, ?, ?, ?, ?)",
+    db.run_many(
+        "INSERT INTO lines (batch, number, start, size, custom_id) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (batch, number) DO NOTHING",
         [(seq, one.number, one.start, one.size, one.custom_id) for one in lines],
     )
 
 
-def begin(db: apsw.Connection, seq: int, total: int, now: int) -> None:
+def begin(db: Database, seq: int, total: int, now: int) -> None:
     """All lines are right: they may be asked. Nothing happens where it was cancelled meanwhile."""
-    if get(db, seq).state == VALIDATING:
+    if _locked(db, seq).state == VALIDATING:
         _enter(db, seq, IN_PROGRESS, now, total=total)
     else:
-        db.execute("UPDATE batches SET total = ? WHERE seq = ?", (total, seq))
+        db.run("UPDATE batches SET total = ? WHERE seq = ?", (total, seq))
 
 
-def fail(db: apsw.Connection, seq: int, errors: list[dict[str, Any]], now: int) -> None:
+def fail(db: Database, seq: int, errors: list[dict[str, Any]], now: int) -> None:
     """Some lines are wrong: none is asked. One that was cancelled meanwhile is cancelled."""
-    if get(db, seq).state == VALIDATING:
+    if _locked(db, seq).state == VALIDATING:
         _enter(db, seq, FAILED, now, errors=errors, ends=FAILED)
     else:
         _enter(db, seq, CANCELLED, now)
 
 
-def line(db: apsw.Connection, seq: int, number: int) -> Line:
+def line(db: Database, seq: int, number: int) -> Line:
     """One line, which there is."""
-    found = rows(
-        db,
+    found = db.rows(
         "SELECT number, start, size, custom_id FROM lines WHERE batch = ? AND number = ?",
         (seq, number),
     )
     return Line(*found[0])
 
 
-def missing(db: apsw.Connection, seq: int, first: int, limit: int) -> list[Line]:
+def missing(db: Database, seq: int, first: int, limit: int) -> list[Line]:
     """Lines that are not over, from this number on."""
-    found = rows(
-        db,
-        "SELECT number, start, size, custom_id FROM lines WHERE batch = ?1 AND number >= ?2"
-        " AND NOT EXISTS (SELECT 1 FROM outcomes WHERE batch = ?1 AND number = lines.number)"
-        " ORDER BY number LIMIT ?3",
+    found = db.rows(
+        "SELECT number, start, size, custom_id FROM lines WHERE batch = ? AND number >= ?"
+        " AND NOT EXISTS (SELECT 1 FROM outcomes"
+        " WHERE outcomes.batch = lines.batch AND outcomes.number = lines.number)"
+        " ORDER BY number LIMIT ?",
         (seq, first, limit),
     )
     return [Line(*one) for one in found]
@@ -284,22 +321,21 @@ def missing(db: apsw.Connection, seq: int, first: int, limit: int) -> list[Line]
 # -- outcomes -------------------------------------------------------------------------------------
 
 
-def record(db: apsw.Connection, seq: int, outcomes: Iterable[Outcome]) -> None:
+def record(db: Database, seq: int, outcomes: Iterable[Outcome]) -> None:
     """What came of lines; the first outcome of a line counts, and no other."""
     completed = failed = input_tokens = output_tokens = size = 0
     for one in outcomes:
-        db.execute(
-            "INSERT OR IGNORE INTO outcomes (batch, number, failed, hash, data)"
-            " VALUES (?, ?, ?, ?, ?)",
+        if db.run(
+            "INSERT INTO outcomes (batch, number, failed, hash, data)"
+            " VALUES (?, ?, ?, ?, ?) ON CONFLICT (batch, number) DO NOTHING",
             (seq, one.number, int(one.failed), hash_of(one.data), one.data),
-        )
-        if db.changes():
+        ):
             completed += not one.failed
             failed += one.failed
             input_tokens += one.input_tokens
             output_tokens += one.output_tokens
             size += len(one.data)
-    db.execute(
+    db.run(
         "UPDATE batches SET completed = completed + ?, failed = failed + ?,"
         " input_tokens = input_tokens + ?, output_tokens = output_tokens + ?, bytes = bytes + ?"
         " WHERE seq = ?",
@@ -307,73 +343,73 @@ def record(db: apsw.Connection, seq: int, outcomes: Iterable[Outcome]) -> None:
     )
 
 
-def outcomes(db: apsw.Connection, seq: int, first: int, most: int) -> list[Outcome]:
+def outcomes(db: Database, seq: int, first: int, most: int) -> list[Outcome]:
     """What came of lines, in their order, from this number on.
 
     Args:
         most: bytes after which no more are read; one is always.
     """
     out, size = [], 0
-    for number, failed, hash_, data in db.execute(
-        "SELECT number, failed, hash, data FROM outcomes WHERE batch = ? AND number >= ?"
-        " ORDER BY number",
-        (seq, first),
-    ):
-        sound = hash_of(data) == hash_
-        out.append(Outcome(number, bool(failed) or not sound, bytes(data) if sound else b""))
-        size += len(data)
-        if size >= most:
+    while size < most:
+        # Few at a time: each may be large.
+        found = db.rows(
+            "SELECT number, failed, hash, data FROM outcomes WHERE batch = ? AND number >= ?"
+            " ORDER BY number LIMIT ?",
+            (seq, first, _AT_ONCE),
+        )
+        for number, failed, hash_, data in found:
+            sound = hash_of(data) == hash_
+            out.append(Outcome(number, bool(failed) or not sound, bytes(data) if sound else b""))
+            size += len(data)
+            if size >= most:
+                break
+        if len(found) < _AT_ONCE:
             break
+        first = found[-1][0] + 1
     return out
 
 
 # -- its end --------------------------------------------------------------------------------------
 
 
-def cancel(db: apsw.Connection, seq: int, now: int) -> Batch:
+def cancel(db: Database, seq: int, now: int) -> Batch:
     """Ask nothing more of a batch; one that is about to be over, or is, stays as it is."""
-    if get(db, seq).state in (VALIDATING, IN_PROGRESS):
+    if _locked(db, seq).state in (VALIDATING, IN_PROGRESS):
         _enter(db, seq, CANCELLING, now, ends=CANCELLED)
     return get(db, seq)
 
 
 def finalize(
-    db: apsw.Connection, seq: int, ends: str, now: int, errors: Sequence[dict[str, Any]] = ()
+    db: Database, seq: int, ends: str, now: int, errors: Sequence[dict[str, Any]] = ()
 ) -> None:
     """No more lines are asked; one that is being cancelled stays so.
 
     Args:
         errors: why it fails.
     """
-    if get(db, seq).state == IN_PROGRESS:
+    if _locked(db, seq).state == IN_PROGRESS:
         _enter(db, seq, FINALIZING, now, ends=ends, errors=[*errors])
 
 
-def finish(db: apsw.Connection, seq: int, output: str | None, error: str | None, now: int) -> Batch:
+def finish(db: Database, seq: int, output: str | None, error: str | None, now: int) -> Batch:
     """Its files are written: it is over."""
-    _enter(db, seq, get(db, seq).ends, now, output=output, error=error)
+    _enter(db, seq, _locked(db, seq).ends, now, output=output, error=error)
     return get(db, seq)
 
 
-def sweep(db: apsw.Connection) -> bool:
+def sweep(db: Database) -> bool:
     """Remove some rows of batches that are over; whether there is more to do."""
-    found = rows(
-        db,
-        f"SELECT seq FROM batches WHERE swept = 0 AND state NOT IN ({_OPEN}) ORDER BY seq LIMIT 1",
+    found = db.rows(
+        f"SELECT seq FROM batches WHERE swept = 0 AND state NOT IN ({_OPEN}) ORDER BY seq LIMIT 1"
+        f"{db.unlocked}",
     )
     if not found:
         return False
     (seq,) = found[0]
-    db.execute(
-        "DELETE FROM outcomes WHERE id IN (SELECT id FROM outcomes WHERE batch = ? LIMIT ?)",
-        (seq, _OUTCOMES),
-    )
-    left = db.changes() == _OUTCOMES
-    db.execute(
-        "DELETE FROM lines WHERE batch = ?1 AND number IN"
-        " (SELECT number FROM lines WHERE batch = ?1 LIMIT ?2)",
-        (seq, _LINES),
-    )
-    if not left and db.changes() < _LINES:
-        db.execute("UPDATE batches SET swept = 1 WHERE seq = ?", (seq,))
+    some = "SELECT id FROM outcomes WHERE batch = ? LIMIT ?"
+    left = db.run(f"DELETE FROM outcomes WHERE id IN ({some})", (seq, _OUTCOMES)) == _OUTCOMES
+    some = "SELECT number FROM lines WHERE batch = ? LIMIT ?"
+    sql = f"DELETE FROM lines WHERE batch = ? AND number IN ({some})"
+    if not (db.run(sql, (seq, seq, _LINES)) == _LINES or left):
+        db.run("UPDATE batches SET swept = 1 WHERE seq = ?", (seq,))
     return True

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-import apsw
 import msgspec
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.results.connection import rows
+from llcuda_net.storage.objects.feed import CHANGED, CREATED, DELETED
+from llcuda_net.storage.objects.interface import Database
 
 #: Begins the id of every conversation.
 PREFIX = "conv_"
@@ -54,35 +54,57 @@ class Conversation:
     preview_of: str | None = None
 
 
+def new_id() -> str:
+    """An id that no conversation has."""
+    return f"{PREFIX}{uuid4().hex}"
+
+
 def create(
-    db: apsw.Connection,
+    db: Database,
     owner: str,
     *,
+    id_: str | None = None,
     title: str | None = None,
     pinned: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> Conversation:
-    """A new conversation, without entries."""
+    """A new conversation, without entries; one that is there already stays as it is.
+
+    Args:
+        id_: one of `new_id`.
+    """
     now = time.time_ns()
-    id_ = f"{PREFIX}{uuid4().hex}"
-    db.execute(
+    id_ = new_id() if id_ is None else id_
+    db.run(
         "INSERT INTO conversations (id, owner, title, pinned, created, updated, metadata, words)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         (id_, owner, title, pinned, now, now, msgspec.json.encode(metadata or {}), _words(title)),
     )
+    db.changed(owner, id_, CREATED)
     found = get(db, id_, owner)
     assert found is not None
     return found
 
 
-def get(db: apsw.Connection, id_: str, owner: str | None) -> Conversation | None:
-    """A conversation of this owner, of anybody where that is None; None: there is none."""
+def get(
+    db: Database, id_: str, owner: str | None, *, to_change: bool = False
+) -> Conversation | None:
+    """A conversation of this owner, of anybody where that is None; None: there is none.
+
+    Args:
+        to_change: nobody else changes it until the end of the transaction.
+    """
     found = _of(db, "id = ?", id_)
-    return found if found is not None and owner in (None, found.owner) else None
+    if found is None or owner not in (None, found.owner):
+        return None
+    if to_change and db.shared:
+        db.lock("conversations", found.seq)
+        return _of(db, "seq = ?", found.seq)  # as it is now
+    return found
 
 
 def listed(
-    db: apsw.Connection,
+    db: Database,
     owner: str,
     limit: int,
     after: Conversation | None = None,
@@ -107,10 +129,9 @@ def listed(
         values += [after.pinned, after.updated, after.seq]
     for word in words:
         # Of an earlier version it has no words: there is its title.
-        where += " AND instr(coalesce(words, lower(title)), ?)"
+        where += f" AND {db.contains('coalesce(words, lower(title))')}"
         values.append(folded(word))
-    found = rows(
-        db,
+    found = db.rows(
         f"SELECT {_COLUMNS} FROM conversations WHERE {where}"
         " ORDER BY pinned DESC, updated DESC, seq DESC LIMIT ?",
         (*values, limit),
@@ -119,7 +140,7 @@ def listed(
 
 
 def update(
-    db: apsw.Connection,
+    db: Database,
     conversation: Conversation,
     *,
     title: str | None,
@@ -127,24 +148,27 @@ def update(
     metadata: Mapping[str, str],
 ) -> Conversation:
     """The conversation with other members; it goes to no other place in the list by it."""
-    db.execute(
+    db.run(
         "UPDATE conversations SET title = ?, pinned = ?, metadata = ? WHERE seq = ?",
         (title, pinned, msgspec.json.encode(metadata), conversation.seq),
     )
     _note_words(db, conversation)
+    db.changed(conversation.owner, conversation.id, CHANGED)
     found = _of(db, "seq = ?", conversation.seq)
     return conversation if found is None else found
 
 
-def delete(db: apsw.Connection, conversation: Conversation) -> None:
+def delete(db: Database, conversation: Conversation) -> None:
     """Delete a conversation; the generations in it stay."""
-    for table, column in (("entries", "conversation"), ("hidden", "conversation")):
-        db.execute(f"DELETE FROM {table} WHERE {column} = ?", (conversation.seq,))
-    db.execute("DELETE FROM conversations WHERE seq = ?", (conversation.seq,))
+    db.lock("conversations", conversation.seq)  # who adds to it has that, too
+    for table in ("entries", "hidden"):
+        db.run(f"DELETE FROM {table} WHERE conversation = ?", (conversation.seq,))
+    db.run("DELETE FROM conversations WHERE seq = ?", (conversation.seq,))
+    db.changed(conversation.owner, conversation.id, DELETED)
 
 
 def set_preview(
-    db: apsw.Connection, conversation: Conversation, text: str | None, entry: str | None
+    db: Database, conversation: Conversation, text: str | None, entry: str | None
 ) -> None:
     """What lists show of it where it has no title.
 
@@ -152,19 +176,18 @@ def set_preview(
         text: None: it has none any more, and the next question gives it one.
         entry: the one that the text is of.
     """
-    db.execute(
+    db.run(
         "UPDATE conversations SET preview = ?, preview_of = ? WHERE seq = ?",
         (text, entry, conversation.seq),
     )
     _note_words(db, conversation)
 
 
-def previewed(db: apsw.Connection, entry: str) -> list[Conversation]:
+def previewed(db: Database, entry: str) -> list[Conversation]:
     """The conversations whose previews are of an entry."""
-    found = rows(
-        db,
+    found = db.rows(
         f"SELECT {_COLUMNS} FROM conversations WHERE preview_of = ? AND seq IN"
-        " (SELECT conversation FROM entries WHERE id = ? AND item IS NULL)",
+        " (SELECT conversation FROM entries WHERE id = ? AND item IS NULL) ORDER BY seq",
         (entry, entry),
     )
     return [_conversation(row) for row in found]
@@ -188,18 +211,18 @@ def _words(*texts: str | None) -> str:
     return folded("\n".join(text for text in texts if text is not None))
 
 
-def _note_words(db: apsw.Connection, conversation: Conversation) -> None:
+def _note_words(db: Database, conversation: Conversation) -> None:
     """Of the title and the preview as they are now."""
-    for texts in rows(
-        db, "SELECT title, preview FROM conversations WHERE seq = ?", (conversation.seq,)
+    for texts in db.rows(
+        "SELECT title, preview FROM conversations WHERE seq = ?", (conversation.seq,)
     ):
-        db.execute(
+        db.run(
             "UPDATE conversations SET words = ? WHERE seq = ?", (_words(*texts), conversation.seq)
         )
 
 
-def _of(db: apsw.Connection, where: str, value: int | str) -> Conversation | None:
-    found = rows(db, f"SELECT {_COLUMNS} FROM conversations WHERE {where}", (value,))
+def _of(db: Database, where: str, value: int | str) -> Conversation | None:
+    found = db.rows(f"SELECT {_COLUMNS} FROM conversations WHERE {where}", (value,))
     return next((_conversation(row) for row in found), None)
 
 

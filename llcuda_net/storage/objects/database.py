@@ -2,7 +2,7 @@
 
     objects = Objects(directory)
     await objects.open()                                  # under the directory's lock
-    found = await objects.read(lambda db: files.get(db, id_, owner))
+    found = await objects.read(lambda db: files.find(db, id_, owner, now))
     await objects.write(lambda db: files.delete(db, id_, owner))
     await objects.aclose()
 
@@ -12,15 +12,18 @@ short: what takes longer, such as deleting a large file, is done in steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import apsw
 import structlog
 import trio
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage.objects.interface import ALONE, Database
 from llcuda_net.storage.objects.migrations import OBJECTS
 from llcuda_net.storage.results import migrations
 from llcuda_net.storage.results.connection import (
@@ -31,6 +34,7 @@ from llcuda_net.storage.results.connection import (
     snapshot,
     transaction,
 )
+from llcuda_net.storage.results.connection import rows as all_rows
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +44,67 @@ NAME = "objects.db"
 _CHECKED_BYTES = 16 << 20
 
 
+class SqliteDatabase:
+    """A connection as a Database: whatever runs in it, it alone changes the file."""
+
+    shared = False
+    unlocked = ""
+    life: int | None = ALONE
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self.folder: Path | None = Path(connection.filename).parent
+
+    def __repr__(self) -> str:
+        return f"<SqliteDatabase {self.connection.filename}>"
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """See Database."""
+        return all_rows(self.connection, sql, values)
+
+    def value(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        """See Database."""
+        found = self.rows(sql, values)
+        return found[0][0] if found else None
+
+    def run(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """See Database."""
+        self.connection.execute(sql, values)
+        return self.connection.changes()
+
+    def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
+        """See Database."""
+        self.connection.executemany(sql, values)
+
+    def lock(self, table: str, seq: int) -> bool:
+        """See Database."""
+        return self.value(f"SELECT 1 FROM {table} WHERE seq = ?", (seq,)) is not None
+
+    def alone(self, name: str) -> None:
+        """See Database."""
+
+    def changed(self, owner: str, id_: str, kind: str) -> None:
+        """See Database: there are no others."""
+
+    def among(self, column: str, values: Collection[Any]) -> tuple[str, Any]:
+        """See Database."""
+        return f"{column} IN (SELECT value FROM json_each(?))", json.dumps([*values])
+
+    def contains(self, text: str) -> str:
+        """See Database."""
+        return f"instr({text}, ?)"
+
+    def gone(self, column: str) -> str:
+        """See Database."""
+        return "true"
+
+    def shrink(self, pages: int) -> None:
+        """See Database."""
+        self.rows(f"PRAGMA incremental_vacuum({pages})")
+
+
 class Objects:
-    """What clients keep in one data directory; used under the directory's lock.
+    """What clients keep in one data directory; used under the directory's lock. An ObjectStore.
 
     Args:
         directory: must exist.
@@ -54,6 +117,9 @@ class Objects:
         failed: why nothing is written any more; None while it is.
     """
 
+    shared = False
+    life: int | None = ALONE
+
     def __init__(
         self,
         directory: Path,
@@ -65,7 +131,7 @@ class Objects:
         self.failed: StorageError | None = None
         self._check = check
         self._vfs = vfs
-        self._db: apsw.Connection | None = None
+        self._db: SqliteDatabase | None = None
         self._limiter = trio.CapacityLimiter(1)
 
     def __repr__(self) -> str:
@@ -73,48 +139,32 @@ class Objects:
         return f"<Objects {self.path}, {state}>"
 
     async def open(self) -> None:
-        """Open the file, which is made or brought up to date if need be.
-
-        Raises:
-            StorageError: it is of a newer version, is damaged, or cannot be used.
-        """
+        """See ObjectStore."""
         await self._run(self._open)
 
     async def aclose(self) -> None:
-        """Close it, after what runs now."""
+        """See ObjectStore."""
         with trio.CancelScope(shield=True):
             await self._run(self._close)
 
-    async def read(self, question: Callable[[apsw.Connection], _T]) -> _T:
-        """What a function of the connection returns; all it reads is of one moment.
-
-        Raises:
-            StorageError: it cannot be read, or the function raised it.
-        """
+    async def read(self, question: Callable[[Database], _T]) -> _T:
+        """See ObjectStore."""
 
         def ask() -> _T:
-            with errors(f"{self.path} cannot be read"), snapshot(self._opened()):
+            with errors(f"{self.path} cannot be read"), snapshot(self._opened().connection):
                 return question(self._opened())
 
         return await self._run(ask)
 
-    async def write(self, change: Callable[[apsw.Connection], _T]) -> _T:
-        """Run a function of the connection in a transaction; on the disk when this returns.
-
-        A transaction that has begun cannot be cancelled. Where the function raises, nothing is
-        changed.
-
-        Raises:
-            StorageError: nothing was changed, unless `failed` is set: then that is not known. What
-                the function raises itself passes as it is.
-        """
+    async def write(self, change: Callable[[Database], _T]) -> _T:
+        """See ObjectStore."""
 
         def run() -> _T:
             if self.failed is not None:
                 raise StorageError(self.failed.message, self.failed.code)
             db = self._opened()
             try:
-                with transaction(db):
+                with transaction(db.connection):
                     out = change(db)
             except (apsw.Error, UnicodeDecodeError) as error:
                 raise self._note(_error_of(error, f"{self.path} cannot be written")) from error
@@ -127,6 +177,11 @@ class Objects:
 
         return await self._run(run)
 
+    @asynccontextmanager
+    async def held(self, name: str) -> AsyncIterator[None]:
+        """See ObjectStore: there are no others."""
+        yield
+
     def _note(self, error: StorageError) -> StorageError:
         if error.code in (StorageError.FAILED, StorageError.DAMAGED):
             # Never retry a failed sync: the retry would succeed without the lost pages.
@@ -137,7 +192,7 @@ class Objects:
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await trio.to_thread.run_sync(work, limiter=self._limiter)
 
-    def _opened(self) -> apsw.Connection:
+    def _opened(self) -> SqliteDatabase:
         if self._db is None:
             raise StorageError("the store is closed")
         return self._db
@@ -153,11 +208,11 @@ class Objects:
             except BaseException:
                 db.close()
                 raise
-        self._db = db
+        self._db = SqliteDatabase(db)
 
     def _close(self) -> None:
         if self._db is not None:
-            self._db.close()
+            self._db.connection.close()
             self._db = None
 
 

@@ -11,13 +11,11 @@ deleted or erased, its items are gone from the conversation, too; what went on f
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import apsw
 import msgspec
 
 from llcuda_net.errors import InvalidRequest
@@ -29,7 +27,8 @@ from llcuda_net.storage.objects.conversations import (
     previewed,
     set_preview,
 )
-from llcuda_net.storage.results.connection import rows
+from llcuda_net.storage.objects.feed import ADDED, CHANGED
+from llcuda_net.storage.objects.interface import Database
 
 #: Most entries of a conversation.
 MOST_ENTRIES = 10_000
@@ -67,22 +66,22 @@ class Link(NamedTuple):
     is_item: bool
 
 
-def add_items(
-    db: apsw.Connection, conversation: Conversation, items: Sequence[dict[str, Any]]
-) -> None:
+def add_items(db: Database, conversation: Conversation, items: Sequence[dict[str, Any]]) -> None:
     """Add items at the end of the active path, each with its id, which no entry has yet.
 
     Raises:
         InvalidRequest: there would be too many entries, or the conversation was deleted.
     """
+    _lock(db, conversation)
     for one in items:
         _add(db, conversation, None, one["id"], item=msgspec.json.encode(one))
         if one.get("role") == "user":
             _preview(db, conversation, _text_of(one), one["id"])
+    db.changed(conversation.owner, conversation.id, ADDED)
 
 
 def add_generation(
-    db: apsw.Connection,
+    db: Database,
     conversation: Conversation,
     generation: str,
     *,
@@ -104,12 +103,14 @@ def add_generation(
         InvalidRequest: there would be too many entries, or the conversation or the parent was
             deleted.
     """
+    _lock(db, conversation)
     seq = _add(db, conversation, parent, generation, basis=basis)
     _preview(db, conversation, question, generation)
+    db.changed(conversation.owner, conversation.id, ADDED)
     return seq
 
 
-def path(db: apsw.Connection, conversation: Conversation, end: int | None = None) -> list[Entry]:
+def path(db: Database, conversation: Conversation, end: int | None = None) -> list[Entry]:
     """The entries from one that begins to this one.
 
     Args:
@@ -119,8 +120,7 @@ def path(db: apsw.Connection, conversation: Conversation, end: int | None = None
         StorageError: one is damaged.
     """
     # A parent is older, so no damage makes it walk in circles.
-    found = rows(
-        db,
+    found = db.rows(
         f"""
         WITH RECURSIVE e AS (
             SELECT * FROM entries WHERE seq = ? AND conversation = ?
@@ -128,125 +128,128 @@ def path(db: apsw.Connection, conversation: Conversation, end: int | None = None
             SELECT before.* FROM e JOIN entries AS before ON before.seq = e.parent
             WHERE before.conversation = e.conversation AND before.seq < e.seq
         )
-        SELECT {_COLUMNS} FROM e
+        SELECT {_COLUMNS} FROM e ORDER BY seq
         """,
         (_head(db, conversation) if end is None else end, conversation.seq),
     )
-    return [_entry(row) for row in reversed(found)]
+    return [_entry(row) for row in found]
 
 
-def links(db: apsw.Connection, conversation: Conversation) -> list[Link]:
+def links(db: Database, conversation: Conversation) -> list[Link]:
     """Where all entries are in the tree, in the order in which they were added."""
-    found = rows(
-        db,
+    found = db.rows(
         "SELECT seq, parent, id, item IS NOT NULL FROM entries WHERE conversation = ? ORDER BY seq",
         (conversation.seq,),
     )
     return [Link(seq, parent, id_, bool(is_item)) for seq, parent, id_, is_item in found]
 
 
-def find(db: apsw.Connection, conversation: Conversation, id_: str) -> Entry | None:
+def find(db: Database, conversation: Conversation, id_: str) -> Entry | None:
     """The entry with this id; None: there is none.
 
     Raises:
         StorageError: it is damaged.
     """
-    found = rows(
-        db,
+    found = db.rows(
         f"SELECT {_COLUMNS} FROM entries AS e WHERE conversation = ? AND id = ?",
         (conversation.seq, id_),
     )
     return next((_entry(row) for row in found), None)
 
 
-def some(db: apsw.Connection, seqs: Collection[int]) -> list[Entry]:
+def some(db: Database, seqs: Collection[int]) -> list[Entry]:
     """The entries with these numbers, in the order in which they were added.
 
     Raises:
         StorageError: one is damaged.
     """
-    found = rows(
-        db,
-        f"SELECT {_COLUMNS} FROM entries AS e WHERE seq IN (SELECT value FROM json_each(?))"
-        " ORDER BY seq",
-        (json.dumps([*seqs]),),
-    )
+    where, values = db.among("seq", seqs)
+    found = db.rows(f"SELECT {_COLUMNS} FROM entries AS e WHERE {where} ORDER BY seq", (values,))
     return [_entry(row) for row in found]
 
 
 def conversations_of(
-    db: apsw.Connection, generations: Collection[str], owner: str | None
+    db: Database, generations: Collection[str], owner: str | None
 ) -> Mapping[str, str]:
     """By generation, the conversation of this owner (None: of anybody) that it came into first."""
-    mine, values = ("", []) if owner is None else (" AND c.owner = ?", [owner])
-    found = rows(
-        db,
-        # From the generations to their conversations: an owner may have many more of these.
-        "SELECT e.id, c.id FROM entries AS e INDEXED BY entries_generation"
-        " CROSS JOIN conversations AS c ON c.seq = e.conversation"
-        f" WHERE e.item IS NULL AND e.id IN (SELECT value FROM json_each(?)){mine}"
-        " ORDER BY e.seq DESC",
-        (json.dumps([*generations]), *values),
+    # From the generations to their conversations: an owner may have many more of these.
+    where, values = db.among("id", generations)
+    found = db.rows(
+        f"SELECT seq, id, conversation FROM entries WHERE item IS NULL AND {where}", (values,)
     )
-    return dict(found)
+    where, values = db.among("seq", {conversation for _, _, conversation in found})
+    mine = "" if owner is None else " AND owner = ?"
+    named = dict(
+        db.rows(
+            f"SELECT seq, id FROM conversations WHERE {where}{mine}",
+            (values,) if owner is None else (values, owner),
+        )
+    )
+    return {
+        id_: named[conversation]
+        for _, id_, conversation in sorted(found, reverse=True)
+        if conversation in named
+    }
 
 
-def elsewhere(
-    db: apsw.Connection, conversation: Conversation, generations: Collection[str]
-) -> set[str]:
+def elsewhere(db: Database, conversation: Conversation, generations: Collection[str]) -> set[str]:
     """Those of these generations that are in other conversations, too."""
-    found = rows(
-        db,
-        "SELECT id FROM entries WHERE item IS NULL AND conversation != ?"
-        " AND id IN (SELECT value FROM json_each(?))",
-        (conversation.seq, json.dumps([*generations])),
+    where, values = db.among("id", generations)
+    found = db.rows(
+        f"SELECT id FROM entries WHERE item IS NULL AND conversation != ? AND {where}",
+        (conversation.seq, values),
     )
     return {id_ for (id_,) in found}
 
 
-def hidden(db: apsw.Connection, conversation: Conversation) -> set[str]:
+def hidden(db: Database, conversation: Conversation) -> set[str]:
     """The items of generations that were deleted from a conversation."""
-    found = rows(db, "SELECT item FROM hidden WHERE conversation = ?", (conversation.seq,))
+    found = db.rows("SELECT item FROM hidden WHERE conversation = ?", (conversation.seq,))
     return {item for (item,) in found}
 
 
-def delete_item(db: apsw.Connection, conversation: Conversation, item: str) -> None:
+def delete_item(db: Database, conversation: Conversation, item: str) -> None:
     """Delete an item that was added, or hide one of a generation.
 
     What went on from it goes on from what it went on from.
     """
-    found = rows(
-        db,
+    if not db.lock("conversations", conversation.seq):
+        return
+    found = db.rows(
         "DELETE FROM entries WHERE conversation = ? AND id = ? AND item IS NOT NULL"
         " RETURNING seq, parent",
         (conversation.seq, item),
     )
     for seq, parent in found:
-        db.execute(
+        db.run(
             "UPDATE entries SET parent = ? WHERE conversation = ? AND parent = ?",
             (parent, conversation.seq, seq),
         )
-        db.execute(
+        db.run(
             "UPDATE conversations SET size = size - 1,"
             " head = CASE head WHEN ? THEN ? ELSE head END WHERE seq = ?",
             (seq, parent, conversation.seq),
         )
     if not found:
-        db.execute(
-            "INSERT OR IGNORE INTO hidden (conversation, item) VALUES (?, ?)",
+        db.run(
+            "INSERT INTO hidden (conversation, item) VALUES (?, ?) ON CONFLICT DO NOTHING",
             (conversation.seq, item),
         )
     _forget_preview(db, conversation, item)
+    db.changed(conversation.owner, conversation.id, CHANGED)
 
 
-def forget_words(db: apsw.Connection, generation: str) -> None:
+def forget_words(db: Database, generation: str) -> None:
     """A generation was deleted: no conversation shows words of it any more."""
     for one in previewed(db, generation):
-        set_preview(db, one, None, None)
+        now = get(db, one.id, None, to_change=True)
+        if now is not None and now.preview_of == generation:
+            set_preview(db, now, None, None)
+            db.changed(now.owner, now.id, CHANGED)
 
 
 def _add(
-    db: apsw.Connection,
+    db: Database,
     conversation: Conversation,
     parent: int | None,
     id_: str,
@@ -254,26 +257,28 @@ def _add(
     basis: bytes | None = None,
 ) -> int:
     """Add an entry, unless it is there; its number."""
-    known = db.execute(
+    known = db.value(
         "SELECT seq FROM entries WHERE conversation = ? AND id = ?", (conversation.seq, id_)
-    ).get
+    )
     if isinstance(known, int):
         return known
     at = _head(db, conversation) if parent is None else parent
     there = "SELECT 1 FROM entries WHERE seq = ? AND conversation = ?"
-    if at != ROOT and db.execute(there, (at, conversation.seq)).get is None:
+    if at != ROOT and db.value(there, (at, conversation.seq)) is None:
         raise InvalidRequest("what it goes on from was deleted from the conversation meanwhile")
-    seq = db.execute(
+    seq = db.value(
         "INSERT INTO entries (conversation, id, item, basis, parent) VALUES (?, ?, ?, ?, ?)"
         " RETURNING seq",
         (conversation.seq, id_, item, basis, at),
-    ).get
+    )
     assert isinstance(seq, int)
-    size = db.execute(
-        "UPDATE conversations SET head = ?, size = size + 1, updated = max(updated + 1, ?)"
+    now = time.time_ns()
+    size = db.value(
+        "UPDATE conversations SET head = ?, size = size + 1,"
+        " updated = CASE WHEN updated < ? THEN ? ELSE updated + 1 END"
         " WHERE seq = ? RETURNING size",
-        (seq, time.time_ns(), conversation.seq),
-    ).get
+        (seq, now, now, conversation.seq),
+    )
     if not isinstance(size, int):
         raise _gone()
     if size > MOST_ENTRIES:
@@ -283,8 +288,14 @@ def _add(
     return seq
 
 
-def _head(db: apsw.Connection, conversation: Conversation) -> int:
-    head = db.execute("SELECT head FROM conversations WHERE seq = ?", (conversation.seq,)).get
+def _lock(db: Database, conversation: Conversation) -> None:
+    """Nobody else changes the conversation, or adds to it, until the end of the transaction."""
+    if not db.lock("conversations", conversation.seq):
+        raise _gone()
+
+
+def _head(db: Database, conversation: Conversation) -> int:
+    head = db.value("SELECT head FROM conversations WHERE seq = ?", (conversation.seq,))
     if not isinstance(head, int):
         raise _gone()
     return head
@@ -294,7 +305,7 @@ def _gone() -> InvalidRequest:
     return InvalidRequest("the conversation was deleted meanwhile")
 
 
-def _preview(db: apsw.Connection, conversation: Conversation, text: str, entry: str) -> None:
+def _preview(db: Database, conversation: Conversation, text: str, entry: str) -> None:
     """Words for the list, where the conversation has none."""
     words = preview_of(text)
     if words is not None:
@@ -303,7 +314,7 @@ def _preview(db: apsw.Connection, conversation: Conversation, text: str, entry: 
             set_preview(db, now, words, entry)
 
 
-def _forget_preview(db: apsw.Connection, conversation: Conversation, item: str) -> None:
+def _forget_preview(db: Database, conversation: Conversation, item: str) -> None:
     """An item was deleted: no words of it are shown any more."""
     now = get(db, conversation.id, None)
     of = None if now is None else now.preview_of

@@ -13,10 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-import apsw
-
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.results.connection import rows
+from llcuda_net.storage.objects.interface import Database
 
 #: Bytes of each chunk but the last.
 CHUNK = 256 << 10
@@ -63,74 +61,105 @@ def hash_of(data: bytes) -> bytes:
     return blake2b(data, digest_size=16).digest()
 
 
-def begin(db: apsw.Connection, id_: str, owner: str, created: int) -> int:
-    """A new file, empty and uploading; its number."""
-    db.execute(
-        "INSERT INTO files (id, owner, state, purpose, name, bytes, created)"
-        " VALUES (?, ?, 'uploading', '', '', 0, ?)",
-        (id_, owner, created),
+def begin(db: Database, id_: str, owner: str, created: int) -> int:
+    """A new file, empty and uploading; its number.
+
+    Raises:
+        StorageError: this server is no member of its cluster now.
+    """
+    if db.life is None:
+        raise StorageError(
+            "this server is cut off from its cluster: ask again, or another one", StorageError.BUSY
+        )
+    db.run(
+        "INSERT INTO files (id, owner, state, purpose, name, bytes, created, server)"
+        " VALUES (?, ?, 'uploading', '', '', 0, ?, ?) ON CONFLICT (id) DO NOTHING",
+        (id_, owner, created, db.life),
     )
-    return db.last_insert_rowid()
+    return int(db.value("SELECT seq FROM files WHERE id = ?", (id_,)))
 
 
-def append(db: apsw.Connection, seq: int, first: int, chunks: Sequence[bytes]) -> None:
-    """Chunks of a file that is uploading, of which the first has this number."""
-    db.executemany(
-        "INSERT INTO chunks (file, number, hash, data) VALUES (?, ?, ?, ?)",
-        [(seq, first + i, hash_of(data), data) for i, data in enumerate(chunks)],
-    )
-    size = sum(map(len, chunks))
-    db.execute("UPDATE files SET bytes = bytes + ? WHERE seq = ?", (size, seq))
+def append(db: Database, seq: int, first: int, chunks: Sequence[bytes]) -> None:
+    """Chunks of a file that is uploading, of which the first has this number.
+
+    Raises:
+        StorageError: it was given up, as what a server uploads is that others hold for gone.
+    """
+    size = 0
+    for number, data in enumerate(chunks, first):
+        added = db.run(
+            "INSERT INTO chunks (file, number, hash, data) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (file, number) DO NOTHING",
+            (seq, number, hash_of(data), data),
+        )
+        size += added * len(data)
+    if not db.run(
+        "UPDATE files SET bytes = bytes + ? WHERE seq = ? AND state = 'uploading'", (size, seq)
+    ):
+        raise _given_up()
 
 
-def finish(db: apsw.Connection, seq: int, *, purpose: str, name: str, expires: int | None) -> File:
-    """All chunks of a file are here: it is ready."""
-    db.execute(
-        "UPDATE files SET state = 'ready', purpose = ?, name = ?, expires = ? WHERE seq = ?",
+def finish(db: Database, seq: int, *, purpose: str, name: str, expires: int | None) -> File:
+    """All chunks of a file are here: it is ready.
+
+    Raises:
+        StorageError: as `append`.
+    """
+    if not db.run(
+        "UPDATE files SET state = 'ready', purpose = ?, name = ?, expires = ?"
+        " WHERE seq = ? AND state IN ('uploading', 'ready')",
         (purpose, name, expires, seq),
-    )
-    return File(*rows(db, f"SELECT {_COLUMNS} FROM files WHERE seq = ?", (seq,))[0])
+    ):
+        raise _given_up()
+    return File(*db.rows(f"SELECT {_COLUMNS} FROM files WHERE seq = ?", (seq,))[0])
 
 
-def discard(db: apsw.Connection, seq: int) -> None:
+def discard(db: Database, seq: int) -> None:
     """Remove a file; its chunks go with the next sweeps."""
-    db.execute("UPDATE files SET state = 'deleted' WHERE seq = ?", (seq,))
+    db.run("UPDATE files SET state = 'deleted' WHERE seq = ?", (seq,))
 
 
-def used(db: apsw.Connection, owner: str) -> int:
+def used(db: Database, owner: str) -> int:
     """Bytes that an owner's files count: those too that upload now, or that only a batch reads.
 
     What batches give counts from when it is answered. While it is written to files they count.
     """
     return int(
-        db.execute(
-            "SELECT (SELECT coalesce(sum(max(bytes, ?1)), 0) FROM files WHERE owner = ?2"
+        db.value(
+            "SELECT (SELECT coalesce(sum(CASE WHEN bytes < ? THEN ? ELSE bytes END), 0)"
+            " FROM files WHERE owner = ?"
             f" AND (state IN ('ready', 'uploading') OR seq IN ({_READ})))"
-            " + (SELECT coalesce(sum(bytes), 0) FROM batches WHERE owner = ?2"
+            " + (SELECT coalesce(sum(bytes), 0) FROM batches WHERE owner = ?"
             f" AND state = 'in_progress' AND state IN ({_OPEN}))",
-            (LEAST, owner),
-        ).get
+            (LEAST, LEAST, owner, owner),
+        )
     )
 
 
-def find(db: apsw.Connection, id_: str, owner: str | None, now: int) -> File | None:
-    """The file of an id, of this owner (None: anybody's); None: there is none."""
-    found = rows(
-        db,
-        f"SELECT {_COLUMNS} FROM files WHERE id = ?1 AND owner = coalesce(?2, owner) AND "
-        + _THERE.replace("?", "?3"),
-        (id_, owner, now),
-    )
+def find(
+    db: Database, id_: str, owner: str | None, now: int, *, to_use: bool = False
+) -> File | None:
+    """The file of an id, of this owner (None: anybody's); None: there is none.
+
+    Args:
+        to_use: nobody deletes it until the end of the transaction.
+    """
+    mine, values = ("", [id_, now]) if owner is None else (" AND owner = ?", [id_, now, owner])
+    sql = f"SELECT {_COLUMNS} FROM files WHERE id = ? AND {_THERE}{mine}"
+    found = db.rows(sql, values)
+    if found and to_use and db.shared:
+        db.lock("files", found[0][0])
+        found = db.rows(sql, values)  # as it is now
     return File(*found[0]) if found else None
 
 
-def id_of(db: apsw.Connection, seq: int) -> str:
+def id_of(db: Database, seq: int) -> str:
     """The id of a file by its number, also of one that was deleted; empty: it was removed."""
-    return db.execute("SELECT id FROM files WHERE seq = ?", (seq,)).get or ""
+    return db.value("SELECT id FROM files WHERE seq = ?", (seq,)) or ""
 
 
 def listed(
-    db: apsw.Connection,
+    db: Database,
     owner: str | None,
     now: int,
     *,
@@ -155,21 +184,20 @@ def listed(
         where.append("seq > ?" if ascending else "seq < ?")
         values.append(after)
     order = "ASC" if ascending else "DESC"
-    found = rows(
-        db,
+    found = db.rows(
         f"SELECT {_COLUMNS} FROM files WHERE {' AND '.join(where)} ORDER BY seq {order} LIMIT ?",
         (*values, limit),
     )
     return [File(*one) for one in found]
 
 
-def chunk(db: apsw.Connection, seq: int, number: int) -> bytes:
+def chunk(db: Database, seq: int, number: int) -> bytes:
     """One chunk of a file; empty behind the last.
 
     Raises:
         StorageError: it is not what was stored.
     """
-    found = rows(db, "SELECT hash, data FROM chunks WHERE file = ? AND number = ?", (seq, number))
+    found = db.rows("SELECT hash, data FROM chunks WHERE file = ? AND number = ?", (seq, number))
     if not found:
         return b""
     hash_, data = found[0]
@@ -181,7 +209,7 @@ def chunk(db: apsw.Connection, seq: int, number: int) -> bytes:
     return bytes(data)
 
 
-def part(db: apsw.Connection, seq: int, start: int, size: int) -> bytes:
+def part(db: Database, seq: int, start: int, size: int) -> bytes:
     """Bytes of a file, from `start` on; fewer where it ends before.
 
     Raises:
@@ -194,31 +222,35 @@ def part(db: apsw.Connection, seq: int, start: int, size: int) -> bytes:
     return data[offset : offset + size]
 
 
-def abandon(db: apsw.Connection) -> None:
-    """At a start: what was uploading is not, any more."""
-    db.execute("UPDATE files SET state = 'deleted' WHERE state = 'uploading'")
+def abandon(db: Database) -> None:
+    """What a server uploaded that is gone is not uploading any more."""
+    gone = db.gone("files.server")
+    db.run(f"UPDATE files SET state = 'deleted' WHERE state = 'uploading' AND {gone}")
 
 
-def sweep(db: apsw.Connection, now: int) -> bool:
+def sweep(db: Database, now: int) -> bool:
     """Remove some of what was deleted, or has expired; whether there is more to do."""
-    db.execute(
+    db.run(
         "UPDATE files SET state = 'deleted'"
         " WHERE expires IS NOT NULL AND expires <= ? AND state = 'ready'",
         (now,),
     )
-    found = rows(
-        db,
+    found = db.rows(
         f"SELECT seq FROM files WHERE state = 'deleted' AND seq NOT IN ({_READ})"
-        " ORDER BY seq LIMIT 1",
+        f" ORDER BY seq LIMIT 1{db.unlocked}",
     )
     if not found:
         return False
     (seq,) = found[0]
-    db.execute(
+    removed = db.run(
         "DELETE FROM chunks WHERE id IN (SELECT id FROM chunks WHERE file = ? LIMIT ?)",
         (seq, _STEP),
     )
-    if db.changes() < _STEP:
-        db.execute("DELETE FROM files WHERE seq = ?", (seq,))
-    db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
+    if removed < _STEP:
+        db.run("DELETE FROM files WHERE seq = ?", (seq,))
+    db.shrink(_PAGES)
     return True
+
+
+def _given_up() -> StorageError:
+    return StorageError("the upload was given up meanwhile: begin it again", StorageError.BUSY)

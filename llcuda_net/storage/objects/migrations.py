@@ -191,4 +191,13 @@ OBJECTS = (
         CREATE INDEX sessions_expire ON sessions (expires);
         """,
     ),
+    Migration(
+        7,
+        "who uploads a file, and runs a batch",
+        """
+        -- The life of a server; 0 where it has its objects for itself, as in this file. NULL: none.
+        ALTER TABLE files ADD COLUMN server INTEGER DEFAULT 0;
+        ALTER TABLE batches ADD COLUMN server INTEGER DEFAULT 0;
+        """,
+    ),
 )

@@ -28,8 +28,8 @@ async def test_errors_of_the_storage_are_those_of_requests(tmp_path: Path) -> No
         await kept.read(lambda db: None)
     await objects.open()
     count = "SELECT count(*) FROM files"
-    assert await kept.write(lambda db: db.execute(count).get) == 0
-    assert await kept.read(lambda db: db.execute(count).get) == 0
+    assert await kept.write(lambda db: db.value(count)) == 0
+    assert await kept.read(lambda db: db.value(count)) == 0
     with pytest.raises(Damaged, match="no such table"):
-        await kept.read(lambda db: db.execute("SELECT * FROM absent").get)
+        await kept.read(lambda db: db.value("SELECT * FROM absent"))
     await objects.aclose()

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
-import apsw
 import trio
 
 from llcuda_net.config.settings import Settings
@@ -22,9 +21,9 @@ from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.server.tcp.room import Incoming
 from llcuda_net.storage.objects import batches, files
 from llcuda_net.storage.objects.batches import Batch, Details
-from llcuda_net.storage.objects.migrations import OBJECTS
+from llcuda_net.storage.objects.interface import Database
 from llcuda_net.storage.results.connection import transaction
-from llcuda_net.storage.results.migrations import migrate
+from tests.support.storage.objects import in_memory
 
 _T = TypeVar("_T")
 ENDPOINT = "/v1/chat/completions"
@@ -40,26 +39,30 @@ class MemoryObjects:
     """
 
     keeps = True
+    shared = False
+    life = 0
 
     def __init__(self) -> None:
-        self.db = apsw.Connection(":memory:")
-        migrate(self.db, OBJECTS)
+        self.db = in_memory()
         self.refusals: list[RequestError] = []
         self.changed = trio.Event()
 
-    async def read(self, question: Callable[[apsw.Connection], _T]) -> _T:
+    async def read(self, question: Callable[[Database], _T]) -> _T:
         await trio.lowlevel.checkpoint()
         return question(self.db)
 
-    async def write(self, change: Callable[[apsw.Connection], _T]) -> _T:
+    async def write(self, change: Callable[[Database], _T]) -> _T:
         await trio.lowlevel.checkpoint()
         if self.refusals:
             raise self.refusals.pop(0)
-        with transaction(self.db):
+        with transaction(self.db.connection):
             found = change(self.db)
         self.changed.set()
         self.changed = trio.Event()
         return found
+
+    async def member(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     def wake(self) -> None:
         """Something could be removed."""
@@ -176,7 +179,7 @@ class BatchRig:
         """A batch that asks these texts, with themselves as custom_id."""
         if data is None:
             data = b"".join(line(text) for text in texts)
-        number = self.objects.db.execute("SELECT count(*) FROM batches").get
+        number = self.objects.db.value("SELECT count(*) FROM batches")
         seq = files.begin(self.objects.db, f"file-{number}", owner, self._time())
         chunks = [data[at : at + files.CHUNK] for at in range(0, len(data), files.CHUNK)]
         files.append(self.objects.db, seq, 0, chunks)

@@ -6,7 +6,6 @@ import re
 import time
 from typing import Annotated, Literal
 
-import apsw
 import msgspec
 import structlog
 from msgspec import Meta
@@ -23,6 +22,7 @@ from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.bodies import convert, wrong
 from llcuda_net.storage.objects import batches, files
 from llcuda_net.storage.objects.batches import Batch, Details
+from llcuda_net.storage.objects.interface import Database
 from llcuda_net.util.time_ids import uuid7
 
 log = structlog.get_logger(__name__)
@@ -75,11 +75,12 @@ async def create(exchange: Exchange) -> None:
     id_, now = f"batch_{uuid7().replace('-', '')}", time.time_ns()
     details = Details(body.completion_window, body.metadata, _life(body))
 
-    def make(db: apsw.Connection) -> Batch:
+    def make(db: Database) -> Batch:
+        db.alone(f"batches of {owner}")
         before = _made_before(db, body, owner, key, now if again else None)
         if before is not None:
             return before
-        file = files.find(db, body.input_file_id, owner, now)
+        file = files.find(db, body.input_file_id, owner, now, to_use=True)
         if file is None:
             raise no_file(body.input_file_id, "input_file_id")
         if file.purpose != "batch":
@@ -113,7 +114,7 @@ async def create(exchange: Exchange) -> None:
 
 
 def _made_before(
-    db: apsw.Connection, body: BatchBody, owner: str, key: str | None, retried: int | None
+    db: Database, body: BatchBody, owner: str, key: str | None, retried: int | None
 ) -> Batch | None:
     """The batch that this request has made before: nothing is to be asked twice.
 

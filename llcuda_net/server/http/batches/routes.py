@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import apsw
 import msgspec
 import structlog
 
@@ -17,6 +16,7 @@ from llcuda_net.server.http.request import PAGING, PageQuery, check_names, page
 from llcuda_net.server.http.route import Route
 from llcuda_net.storage.objects import batches
 from llcuda_net.storage.objects.batches import Batch
+from llcuda_net.storage.objects.interface import Database
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ async def listed(exchange: Exchange) -> None:
     wanted = PageQuery.of(request.query, default=DEFAULT_PAGE, most=LARGEST_PAGE)
     owner = view_of(request.user)
 
-    def ask(db: apsw.Connection) -> list[Batch]:
+    def ask(db: Database) -> list[Batch]:
         after = None
         if wanted.after is not None:
             after = _found(db, wanted.after, owner, "after").seq
@@ -56,7 +56,7 @@ async def cancel(exchange: Exchange) -> None:
     """Ask nothing more of a batch; what was answered is in its output."""
     id_, owner = exchange.request.parameters["id"], view_of(exchange.request.user)
 
-    def change(db: apsw.Connection) -> Batch:
+    def change(db: Database) -> Batch:
         found = batches.cancel(db, _found(db, id_, owner).seq, time.time_ns())
         if found.ends != batches.CANCELLED:
             raise HttpError(
@@ -73,7 +73,7 @@ async def cancel(exchange: Exchange) -> None:
     exchange.respond(200, msgspec.json.encode(view(batch)))
 
 
-def _found(db: apsw.Connection, id_: str, owner: str | None, param: str | None = None) -> Batch:
+def _found(db: Database, id_: str, owner: str | None, param: str | None = None) -> Batch:
     found = batches.find(db, id_, owner)
     if found is None:
         raise no_batch(id_, param)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import apsw
-
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.request import PageQuery
 from llcuda_net.server.http.responses import conversation as chains
@@ -12,6 +10,7 @@ from llcuda_net.server.http.responses.transcript import Item
 from llcuda_net.storage.objects import entries
 from llcuda_net.storage.objects.conversations import Conversation
 from llcuda_net.storage.objects.entries import Entry
+from llcuda_net.storage.objects.interface import Database
 
 
 async def page_of(
@@ -43,7 +42,7 @@ async def item_of(exchange: Exchange, conversation: Conversation, id_: str) -> I
     """An item of a conversation, on whatever path; None: there is none."""
     generation = earlier.generation_of(id_)
 
-    def look(db: apsw.Connection) -> tuple[Entry | None, set[str]]:
+    def look(db: Database) -> tuple[Entry | None, set[str]]:
         found = entries.find(db, conversation, generation or id_)
         return found, entries.hidden(db, conversation)
 

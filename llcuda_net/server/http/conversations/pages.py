@@ -13,7 +13,6 @@ from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple
 
-import apsw
 import msgspec
 import trio
 
@@ -35,6 +34,7 @@ from llcuda_net.server.http.responses import earlier
 from llcuda_net.storage.objects import conversations, entries
 from llcuda_net.storage.objects.conversations import Conversation
 from llcuda_net.storage.objects.entries import Entry, Link
+from llcuda_net.storage.objects.interface import Database
 from llcuda_net.storage.records import Result
 from llcuda_net.util.version import package_version
 
@@ -71,7 +71,7 @@ async def known(exchange: Exchange, conversation: Conversation) -> Known:
         RequestError: it cannot be read.
     """
 
-    def look(db: apsw.Connection) -> tuple[Conversation | None, list[Link], set[str]]:
+    def look(db: Database) -> tuple[Conversation | None, list[Link], set[str]]:
         return (
             conversations.get(db, conversation.id, None),
             entries.links(db, conversation),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import apsw
 import structlog
 
 from llcuda_net.errors import RequestError
@@ -18,6 +17,7 @@ from llcuda_net.server.http.responses.response_format import form_of_api
 from llcuda_net.server.objects import KeptObjects
 from llcuda_net.storage.objects import conversations, entries
 from llcuda_net.storage.objects.entries import ROOT
+from llcuda_net.storage.objects.interface import Database
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ async def settle(objects: KeptObjects, generations: Iterable[Generation]) -> Non
         id_, behind = form.conversation, form.behind
 
         def write(
-            db: apsw.Connection, of: Generation = generation, id_: str = id_, behind: str = behind
+            db: Database, of: Generation = generation, id_: str = id_, behind: str = behind
         ) -> bool:
             return _settle(db, of, id_, behind)
 
@@ -47,9 +47,9 @@ async def settle(objects: KeptObjects, generations: Iterable[Generation]) -> Non
                 log.info("response_added", generation=generation.id, conversation=id_)
 
 
-def _settle(db: apsw.Connection, generation: Generation, id_: str, behind: str) -> bool:
+def _settle(db: Database, generation: Generation, id_: str, behind: str) -> bool:
     """Whether it was not there, and is now."""
-    found = conversations.get(db, id_, None)
+    found = conversations.get(db, id_, None, to_change=True)
     if found is None or entries.find(db, found, generation.id) is not None:
         return False
     parent = ROOT

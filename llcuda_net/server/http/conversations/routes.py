@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import apsw
 import msgspec
 from msgspec import UNSET
 
@@ -24,6 +23,7 @@ from llcuda_net.server.http.responses.transcript import Item, shown
 from llcuda_net.server.http.route import Route
 from llcuda_net.storage.objects import conversations, entries
 from llcuda_net.storage.objects.conversations import Conversation
+from llcuda_net.storage.objects.interface import Database
 
 #: Entries of a page, where a request does not say, and at most.
 DEFAULT_PAGE, LARGEST_PAGE = 20, 100
@@ -36,11 +36,16 @@ async def create(exchange: Exchange) -> None:
     given, first = await strict_json.read(data, lambda value: bodies.read_new(value, ignored))
     exchange.drop_body()
     added = await bodies.added(exchange, first)
-    owner = exchange.request.user.name
+    owner, id_ = exchange.request.user.name, conversations.new_id()
 
-    def write(db: apsw.Connection) -> Conversation:
+    def write(db: Database) -> Conversation:
         made = conversations.create(
-            db, owner, title=given.title, pinned=bool(given.pinned), metadata=given.metadata
+            db,
+            owner,
+            id_=id_,
+            title=given.title,
+            pinned=bool(given.pinned),
+            metadata=given.metadata,
         )
         entries.add_items(db, made, added)
         return conversations.get(db, made.id, owner) or made
@@ -88,8 +93,8 @@ async def change(exchange: Exchange) -> None:
     exchange.drop_body()
     id_, owner = exchange.request.parameters["id"][:256], view_of(exchange.request.user)
 
-    def write(db: apsw.Connection) -> Conversation | None:
-        known = conversations.get(db, id_, owner)
+    def write(db: Database) -> Conversation | None:
+        known = conversations.get(db, id_, owner, to_change=True)
         if known is None:
             return None
         return conversations.update(

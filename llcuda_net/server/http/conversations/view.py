@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import apsw
-
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.storage.objects import entries
 from llcuda_net.storage.objects.conversations import Conversation
+from llcuda_net.storage.objects.interface import Database
 
 
 def view(conversation: Conversation) -> dict[str, Any]:
@@ -42,7 +41,7 @@ async def current(exchange: Exchange, found: Sequence[Conversation]) -> list[Con
     if not gone:
         return list(found)
 
-    def write(db: apsw.Connection) -> None:
+    def write(db: Database) -> None:
         for id_ in gone:
             entries.forget_words(db, id_)
 

@@ -4,11 +4,10 @@ files.
 
 from __future__ import annotations
 
-import apsw
-
 from llcuda_net.config.users import User
 from llcuda_net.server.http.errors import RATE_LIMIT, HttpError
 from llcuda_net.storage.objects import files
+from llcuda_net.storage.objects.interface import Database
 
 
 def quota_of(user: User, default: int) -> int:
@@ -16,17 +15,18 @@ def quota_of(user: User, default: int) -> int:
     return default if user.max_file_bytes is None else user.max_file_bytes
 
 
-def check_quota(db: apsw.Connection, owner: str, quota: int) -> None:
+def check_quota(db: Database, owner: str, quota: int) -> None:
     """Refuse what would take more than a user may have.
 
     Raises:
         HttpError: they have more than that, or just as much.
     """
+    db.alone(f"files of {owner}")
     if (error := excess(db, owner, quota)) is not None:
         raise error
 
 
-def excess(db: apsw.Connection, owner: str, quota: int) -> HttpError | None:
+def excess(db: Database, owner: str, quota: int) -> HttpError | None:
     """The error of a user who has as much as they may have, or more; None: they have less."""
     used = files.used(db, owner)
     if used < quota:

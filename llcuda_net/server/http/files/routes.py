@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from urllib.parse import quote
 
-import apsw
 import msgspec
 import structlog
 
@@ -17,6 +16,7 @@ from llcuda_net.server.http.request import PAGING, PageQuery, check_names, page
 from llcuda_net.server.http.route import Route
 from llcuda_net.storage.objects import files
 from llcuda_net.storage.objects.files import File
+from llcuda_net.storage.objects.interface import Database
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ async def listed(exchange: Exchange) -> None:
     owner, now = view_of(request.user), time.time_ns()
     purpose = request.query.get("purpose")
 
-    def ask(db: apsw.Connection) -> list[File]:
+    def ask(db: Database) -> list[File]:
         after = None
         if wanted.after is not None:
             after = files.find(db, wanted.after, owner, now)
@@ -99,7 +99,7 @@ async def delete(exchange: Exchange) -> None:
     id_ = exchange.request.parameters["id"]
     owner = view_of(exchange.request.user)
 
-    def change(db: apsw.Connection) -> None:
+    def change(db: Database) -> None:
         found = files.find(db, id_, owner, time.time_ns())
         if found is None:
             raise no_file(id_)

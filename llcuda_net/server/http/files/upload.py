@@ -7,7 +7,6 @@ import shutil
 import time
 from pathlib import Path
 
-import apsw
 import msgspec
 import structlog
 import trio
@@ -21,6 +20,7 @@ from llcuda_net.server.http.files.view import view
 from llcuda_net.server.http.request import is_number
 from llcuda_net.server.objects import AT_ONCE, FileWriter
 from llcuda_net.storage.objects import files
+from llcuda_net.storage.objects.interface import Database
 from llcuda_net.util.time_ids import uuid7
 
 log = structlog.get_logger(__name__)
@@ -54,11 +54,12 @@ async def upload(exchange: Exchange) -> None:
     quota = quota_of(request.user, host.settings.max_user_files)
     id_, now = f"file-{uuid7().replace('-', '')}", time.time_ns()
 
-    def check(db: apsw.Connection) -> None:
+    def check(db: Database) -> None:
         check_quota(db, owner, quota)
-        _check_disk(Path(db.filename).parent)
+        if db.folder is not None:
+            _check_disk(db.folder)
 
-    def begin(db: apsw.Connection) -> int:
+    def begin(db: Database) -> int:
         check(db)
         return files.begin(db, id_, owner, now)
 

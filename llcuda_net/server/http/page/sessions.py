@@ -1,17 +1,21 @@
-"""Who is signed in: sessions in memory, checked there, and kept in objects.db.
+"""Who is signed in: sessions in memory, checked there, and kept beside results.
 
 An id is random and known to its browser only; we know its hash. A session belongs to the token by
 which it began: where the token file has that no more, or gives it to another user, the session is
 over, whenever it is looked at next and when the file is read again.
+
+Where several servers keep sessions in one database, one that is not known here is looked up there,
+and one that ends elsewhere ends here when that is heard of, within a second.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -58,6 +62,9 @@ class Sessions:
         objects: keeps them; where it keeps nothing, they end with the server.
         users: by their tokens; may be reloaded.
         now: Unix time in seconds.
+
+    Attributes:
+        on_ended: called when sessions have ended elsewhere.
     """
 
     def __init__(
@@ -71,6 +78,9 @@ class Sessions:
         #: knows which token a session is bound to.
         self._tokens: dict[bytes, bytes] = {}
         self._over: set[bytes] = set()  # to be removed from the store
+        self.on_ended: Callable[[], None] = lambda: None
+        #: Those that others have changed; None: all, perhaps.
+        self._stale: set[bytes] | None = set()
         self._changing = trio.Lock()
         self._woken = trio.Event()
         self._loaded = trio.Event()
@@ -92,9 +102,28 @@ class Sessions:
                     self._known = {one.hash: one for one in found}
             self._loaded.set()
 
-    async def ready(self) -> None:
-        """Return when it is known which there are."""
+    async def ready(self, ids: Iterable[str] = ()) -> None:
+        """Return when it is known which there are, and whether these are any of them."""
         await self._loaded.wait()
+        if not self._objects.shared:
+            return
+        unknown = {_hash(id_) for id_ in ids} - self._known.keys()
+        if unknown:
+            async with self._changing:
+                with contextlib.suppress(RequestError):  # then nobody is known by them
+                    await self._look_up(unknown)
+
+    def changed(self, hashes: Iterable[bytes] | None) -> None:
+        """Sessions have changed elsewhere.
+
+        Args:
+            hashes: which; None: any may have.
+        """
+        if hashes is None:
+            self._stale = None
+        elif self._stale is not None:
+            self._stale |= {*hashes}
+        self._woken.set()
 
     async def run(self) -> None:
         """Remove those that are over from the store, until cancelled."""
@@ -103,6 +132,7 @@ class Sessions:
             self._woken = trio.Event()
             try:
                 async with self._changing:
+                    await self._refresh()
                     await self._write()
             except RequestError as error:
                 log.warning("sessions_not_removed", code=error.code, reason=error.message)
@@ -212,6 +242,27 @@ class Sessions:
         for one in hashes:
             self._known.pop(one, None)
             self._tokens.pop(one, None)
+
+    async def _refresh(self) -> None:
+        """Know what others have changed; under the lock.
+
+        Raises:
+            RequestError: the store does not say.
+        """
+        stale = self._known.keys() | set() if self._stale is None else self._stale
+        known = [one for one in stale if one in self._known]
+        if known:
+            await self._look_up(known)
+            if any(one not in self._known for one in known):
+                self.on_ended()
+        self._stale = set()
+
+    async def _look_up(self, hashes: Collection[bytes]) -> None:
+        """Know of some what the store has; under the lock."""
+        found = await self._objects.read(lambda db: stored.some(db, hashes))
+        there = {one.hash: one for one in found if one.hash not in self._over}
+        self._forget(one for one in hashes if one not in there)
+        self._known.update(there)
 
     async def _write(self, made: Session | None = None, ended: Iterable[bytes] = ()) -> None:
         """Change the store and then the memory; under the lock. Removes what is over, too."""

@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any
 
-import apsw
 import msgspec
 
 from llcuda_net.config.users import view_of
@@ -37,6 +36,7 @@ from llcuda_net.server.http.responses.transcript import Item, Message, text_of
 from llcuda_net.storage.objects import conversations, entries
 from llcuda_net.storage.objects.conversations import Conversation
 from llcuda_net.storage.objects.entries import ROOT, Entry
+from llcuda_net.storage.objects.interface import Database
 
 #: Ends of a generation by which it is no part of a conversation.
 _FAILED = (State.FAILED, State.INTERRUPTED)
@@ -97,7 +97,7 @@ async def place_of(
     form = form_of_api(begun.api)
     behind = None if form is None else form.behind
 
-    def look(db: apsw.Connection) -> Place | None:
+    def look(db: Database) -> Place | None:
         known = entries.find(db, conversation, begun.id)
         if known is not None:
             return _at(db, known.parent)
@@ -162,7 +162,7 @@ async def add(
         asked = await _of_generation(exchange, conversation, place.behind, running=False)
         first = question_of(asked)
 
-    def write(db: apsw.Connection) -> None:
+    def write(db: Database) -> None:
         parent = place.parent
         if place.is_new:
             parent = entries.add_generation(
@@ -195,7 +195,7 @@ async def _named(exchange: Exchange, conversation: Conversation, id_: str) -> En
     """An entry by the id of its item, or of its response; None: there is none."""
     generation = earlier.generation_id(id_)
 
-    def look(db: apsw.Connection) -> Entry | None:
+    def look(db: Database) -> Entry | None:
         found = entries.find(db, conversation, generation)
         return found or entries.find(db, conversation, id_)
 
@@ -226,13 +226,13 @@ async def _first(exchange: Exchange, id_: str) -> str:
     return found.id
 
 
-def _at(db: apsw.Connection, seq: int) -> Place:
+def _at(db: Database, seq: int) -> Place:
     """The place behind an entry; where that is gone, the first one."""
     found = entries.some(db, [seq])
     return Place(seq, found[0].id) if found else Place(ROOT, "")
 
 
-def _at_end(db: apsw.Connection, conversation: Conversation) -> Place:
+def _at_end(db: Database, conversation: Conversation) -> Place:
     known = conversations.get(db, conversation.id, None)
     return Place(ROOT, "") if known is None else _at(db, known.head)
 

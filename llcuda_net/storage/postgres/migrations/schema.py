@@ -15,6 +15,7 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.postgres.connection import SCHEMA, Connection, Session
 from llcuda_net.storage.postgres.migrations.leases import LEASES, MIRROR
 from llcuda_net.storage.postgres.migrations.migration import Migration
+from llcuda_net.storage.postgres.migrations.objects import OBJECTS
 from llcuda_net.storage.postgres.migrations.owners import OWNERS
 from llcuda_net.storage.postgres.migrations.results import RESULTS
 
@@ -24,7 +25,7 @@ log = structlog.get_logger(__name__)
 _LOCK = int.from_bytes(b"llcuda", "big")
 
 #: All of them, in the order of their numbers.
-MIGRATIONS = (RESULTS, LEASES, MIRROR, OWNERS)
+MIGRATIONS = (RESULTS, LEASES, MIRROR, OWNERS, OBJECTS)
 
 
 def migrate(session: Session, migrations: Sequence[Migration] = MIGRATIONS) -> None:

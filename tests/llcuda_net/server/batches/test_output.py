@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 
-import apsw
 import pytest
 
 from llcuda_net.server.batches.ask import Answer
 from llcuda_net.server.batches.output import failure_of, outcome_of
 from llcuda_net.storage.objects import batches, files
 from llcuda_net.storage.objects.batches import Batch, Line
-from llcuda_net.storage.objects.migrations import OBJECTS
-from llcuda_net.storage.results.migrations import migrate
+from tests.support.storage.objects import in_memory
 
 LINE = Line(4, 0, 9, "my ü")
 
 
 @pytest.fixture
 def batch() -> Batch:
-    db = apsw.Connection(":memory:")
-    migrate(db, OBJECTS)
+    db = in_memory()
     seq = files.begin(db, "file-1", "", 1)
     file = files.finish(db, seq, purpose="batch", name="", expires=None)
     details = batches.Details("24h")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import apsw
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -13,6 +12,7 @@ from llcuda_net.errors import InvalidRequest, Overloaded, StorageUnavailable, Up
 from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.storage.objects import files
 from llcuda_net.storage.objects.files import CHUNK
+from llcuda_net.storage.objects.interface import Database
 from tests.support.server.batch_rig import (
     BatchRig,
     Generation,
@@ -240,7 +240,7 @@ async def test_a_restart_while_it_is_checked_or_written(autojump_clock: trio.abc
         batch = await rig.over(batch)
         assert said(rig, batch.output) == TEXTS
         ready = "SELECT count(*) FROM files WHERE state = 'ready' AND purpose = 'batch_output'"
-        assert objects.db.execute(ready).get == 1
+        assert objects.db.value(ready) == 1
 
 
 async def test_wrong_lines_fail_it_and_none_is_asked(autojump_clock: trio.abc.Clock) -> None:
@@ -404,7 +404,7 @@ async def test_files_that_could_not_be_written_whole_do_not_stay(
         refused = 0
         append = files.append
 
-        def full(db: apsw.Connection, seq: int, first: int, chunks: Sequence[bytes]) -> None:
+        def full(db: Database, seq: int, first: int, chunks: Sequence[bytes]) -> None:
             nonlocal refused
             refused += 1
             if refused % 2 or refused < 9:
@@ -420,8 +420,8 @@ async def test_files_that_could_not_be_written_whole_do_not_stay(
         batch = await rig.over(batch)
         assert said(rig, batch.output) == TEXTS[:3] + TEXTS[4:]
         count = "SELECT count(*) FROM files WHERE state = ?"
-        assert rig.objects.db.execute(count, ("ready",)).get == 3
-        assert rig.objects.db.execute(count, ("uploading",)).get == 0
+        assert rig.objects.db.value(count, ("ready",)) == 3
+        assert rig.objects.db.value(count, ("uploading",)) == 0
 
 
 async def test_where_its_owner_may_have_no_more_the_rest_is_not_asked(
@@ -509,7 +509,7 @@ async def test_a_damaged_input_and_a_damaged_outcome(autojump_clock: trio.abc.Cl
         upstream.release(4)
         await wait_all_tasks_blocked(0.05)
     upstream.gate = None
-    objects.db.execute("UPDATE outcomes SET data = x'7b7d' WHERE number = 2")
+    objects.db.run("UPDATE outcomes SET data = x'7b7d' WHERE number = 2")
     async with batch_rig(objects, upstream) as rig:
         batch = await rig.over(batch)
         (found,) = rig.contents(batch.error)

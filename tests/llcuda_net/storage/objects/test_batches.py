@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 
-import apsw
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from llcuda_net.storage.objects import batches, files
 from llcuda_net.storage.objects.batches import Batch, Details, Line, Outcome
-from llcuda_net.storage.objects.migrations import OBJECTS
-from llcuda_net.storage.results.connection import connect
-from llcuda_net.storage.results.migrations import migrate
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[apsw.Connection]:
-    connection = connect(tmp_path / "objects.db", create=True)
-    migrate(connection, OBJECTS)
-    yield connection
-    connection.close()
+from llcuda_net.storage.objects.interface import Database
+from tests.support.storage.objects import Emptied
 
 
 def made(
-    db: apsw.Connection, id_: str = "batch_1", *, owner: str = "ann", key: str | None = None
+    db: Database, id_: str = "batch_1", *, owner: str = "ann", key: str | None = None
 ) -> Batch:
     """A batch of a file of its own."""
     seq = files.begin(db, f"file-of-{id_}", owner, 1)
@@ -46,7 +41,7 @@ def made(
     )
 
 
-def begun(db: apsw.Connection, lines: int, id_: str = "batch_1") -> Batch:
+def begun(db: Database, lines: int, id_: str = "batch_1") -> Batch:
     """A batch of so many lines that are asked."""
     batch = made(db, id_)
     batches.add_lines(db, batch.seq, [Line(n, 10 * n, 9, f"id {n}") for n in range(lines)])
@@ -58,7 +53,7 @@ def outcome(number: int, *, failed: bool = False, data: bytes = b"{}\n") -> Outc
     return Outcome(number, failed, data, 3, 2)
 
 
-def test_a_new_one(db: apsw.Connection) -> None:
+def test_a_new_one(db: Database) -> None:
     batch = made(db, key="k")
     assert batch == batches.find(db, "batch_1", "ann") == batches.find(db, "batch_1", None)
     assert batches.find(db, "batch_1", "bob") is None
@@ -70,7 +65,7 @@ def test_a_new_one(db: apsw.Connection) -> None:
     assert batch.open
 
 
-def test_from_its_check_to_its_files(db: apsw.Connection) -> None:
+def test_from_its_check_to_its_files(db: Database) -> None:
     batch = begun(db, 3)
     assert (batch.state, batch.total, batch.details.times) == (
         "in_progress",
@@ -91,7 +86,7 @@ def test_from_its_check_to_its_files(db: apsw.Connection) -> None:
     assert not batch.open
 
 
-def test_the_first_outcome_of_a_line_counts(db: apsw.Connection) -> None:
+def test_the_first_outcome_of_a_line_counts(db: Database) -> None:
     batch = begun(db, 2)
     batches.record(db, batch.seq, [outcome(0, data=b"first\n")])
     batches.record(db, batch.seq, [outcome(0, data=b"second\n"), outcome(0, failed=True)])
@@ -101,7 +96,7 @@ def test_the_first_outcome_of_a_line_counts(db: apsw.Connection) -> None:
     assert (batch.completed, batch.failed, batch.output_tokens) == (1, 0, 2)
 
 
-def test_what_it_gives_counts_before_it_is_a_file(db: apsw.Connection) -> None:
+def test_what_it_gives_counts_before_it_is_a_file(db: Database) -> None:
     batch = begun(db, 3)
     before = files.used(db, "ann")
     batches.record(db, batch.seq, [outcome(0, data=b"x" * 10_000), outcome(1, failed=True)])
@@ -112,7 +107,7 @@ def test_what_it_gives_counts_before_it_is_a_file(db: apsw.Connection) -> None:
     assert files.used(db, "ann") == before  # what it becomes counts itself
 
 
-def test_outcomes_come_in_order_and_not_all_at_once(db: apsw.Connection) -> None:
+def test_outcomes_come_in_order_and_not_all_at_once(db: Database) -> None:
     batch = begun(db, 9)
     other = begun(db, 9, "batch_2")
     for number in (5, 0, 8, 3, 1, 2):
@@ -124,17 +119,17 @@ def test_outcomes_come_in_order_and_not_all_at_once(db: apsw.Connection) -> None
     assert batches.outcomes(db, batch.seq, 9, 9999) == []
 
 
-def test_a_damaged_outcome_is_empty_and_has_failed(db: apsw.Connection) -> None:
+def test_a_damaged_outcome_is_empty_and_has_failed(db: Database) -> None:
     batch = begun(db, 2)
     batches.record(db, batch.seq, [outcome(0), outcome(1)])
-    db.execute("UPDATE outcomes SET data = x'00' WHERE number = 0")
+    db.run("UPDATE outcomes SET data = ? WHERE number = 0", (b"\0",))
     assert [(one.failed, one.data) for one in batches.outcomes(db, batch.seq, 0, 999)] == [
         (True, b""),
         (False, b"{}\n"),
     ]
 
 
-def test_errors_of_a_check_end_it(db: apsw.Connection) -> None:
+def test_errors_of_a_check_end_it(db: Database) -> None:
     batch = made(db)
     errors = [{"code": "c", "message": "m", "param": None, "line": 3}]
     batches.fail(db, batch.seq, errors, 12)
@@ -143,7 +138,7 @@ def test_errors_of_a_check_end_it(db: apsw.Connection) -> None:
     assert batches.cancel(db, batch.seq, 13).state == "failed"
 
 
-def test_a_check_that_begins_anew(db: apsw.Connection) -> None:
+def test_a_check_that_begins_anew(db: Database) -> None:
     batch = made(db)
     for _ in range(2):
         batches.forget_lines(db, batch.seq)
@@ -152,7 +147,7 @@ def test_a_check_that_begins_anew(db: apsw.Connection) -> None:
 
 
 @pytest.mark.parametrize("when", ["checked", "asked"])
-def test_one_that_is_cancelled(db: apsw.Connection, when: str) -> None:
+def test_one_that_is_cancelled(db: Database, when: str) -> None:
     batch = made(db) if when == "checked" else begun(db, 2)
     batch = batches.cancel(db, batch.seq, 15)
     assert (batch.state, batch.ends, batch.open) == ("cancelling", "cancelled", True)
@@ -165,14 +160,14 @@ def test_one_that_is_cancelled(db: apsw.Connection, when: str) -> None:
     assert batches.cancel(db, batch.seq, 19) == batch
 
 
-def test_one_that_is_cancelled_and_turns_out_wrong(db: apsw.Connection) -> None:
+def test_one_that_is_cancelled_and_turns_out_wrong(db: Database) -> None:
     batch = made(db)
     batches.cancel(db, batch.seq, 15)
     batches.fail(db, batch.seq, [], 16)
     assert batches.get(db, batch.seq).state == "cancelled"
 
 
-def test_lists(db: apsw.Connection) -> None:
+def test_lists(db: Database) -> None:
     all_ = [made(db, f"batch_{n}", owner="ann" if n % 2 else "bob") for n in range(6)]
     assert [one.id for one in batches.listed(db, None, limit=9)] == [one.id for one in all_[::-1]]
     anns = [one.id for one in batches.listed(db, "ann", limit=2)]
@@ -185,7 +180,7 @@ def test_lists(db: apsw.Connection) -> None:
     assert [one.id for one in batches.unfinished(db, "bob")] == ["batch_2", "batch_4"]
 
 
-def test_what_is_over_is_removed_in_steps(db: apsw.Connection) -> None:
+def test_what_is_over_is_removed_in_steps(db: Database) -> None:
     batch, other = begun(db, 6000), begun(db, 3, "batch_2")
     batches.record(db, batch.seq, [outcome(n) for n in range(450)])
     batches.record(db, other.seq, [outcome(0)])
@@ -198,7 +193,7 @@ def test_what_is_over_is_removed_in_steps(db: apsw.Connection) -> None:
         steps += 1
     assert 2 < steps < 6
     for table in ("lines", "outcomes"):
-        kept = [row[0] for row in db.execute(f"SELECT DISTINCT batch FROM {table}")]
+        kept = [row[0] for row in db.rows(f"SELECT DISTINCT batch FROM {table}")]
         assert kept == [other.seq]
     assert batches.get(db, batch.seq).completed == 450
 
@@ -208,16 +203,16 @@ class Machine(RuleBasedStateMachine):
 
     LINES = 7
 
-    def __init__(self) -> None:
+    def __init__(self, emptied: Emptied) -> None:
         super().__init__()
-        self.db = apsw.Connection(":memory:")
-        migrate(self.db, OBJECTS)
+        self._opened = ExitStack()
+        self.db = self._opened.enter_context(emptied())
         self.seq = begun(self.db, self.LINES).seq
         self.first: dict[int, tuple[bool, bytes]] = {}
         self.written = 0
 
     def teardown(self) -> None:
-        self.db.close()
+        self._opened.close()
 
     def state(self) -> str:
         return batches.get(self.db, self.seq).state
@@ -265,5 +260,14 @@ class Machine(RuleBasedStateMachine):
         assert batch.input_tokens == 3 * len(self.first)
 
 
-Machine.TestCase.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)
-TestBatch = Machine.TestCase
+def test_a_batch(emptied: Emptied) -> None:
+    class Of(Machine):
+        """On this database."""
+
+        def __init__(self) -> None:
+            super().__init__(emptied)
+
+    run_state_machine_as_test(
+        Of,
+        settings=settings(max_examples=50, stateful_step_count=20, deadline=None),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 
 import apsw
@@ -22,23 +21,20 @@ from llcuda_net.storage.objects.conversations import (
     set_preview,
     update,
 )
+from llcuda_net.storage.objects.database import SqliteDatabase
 from llcuda_net.storage.objects.entries import add_items, delete_item, links
+from llcuda_net.storage.objects.interface import Database
 from llcuda_net.storage.objects.migrations import OBJECTS
 from llcuda_net.storage.results.migrations import migrate
-from tests.support.storage.conversations import item, opened
+from tests.support.storage.conversations import item
+from tests.support.storage.objects import Emptied
 
 
-@pytest.fixture
-def db() -> Iterator[apsw.Connection]:
-    with opened() as found:
-        yield found
-
-
-def titles(db: apsw.Connection, *words: str, pinned: bool | None = None) -> list[str | None]:
+def titles(db: Database, *words: str, pinned: bool | None = None) -> list[str | None]:
     return [one.title for one in listed(db, "ann", 99, words=words, pinned=pinned)]
 
 
-def test_what_was_created_is_found_by_its_owner_and_an_admin(db: apsw.Connection) -> None:
+def test_what_was_created_is_found_by_its_owner_and_an_admin(db: Database) -> None:
     made = create(db, "ann", title="t", pinned=True, metadata={"a": "b"})
     assert made.id.startswith("conv_")
     assert (made.title, made.pinned, made.metadata) == ("t", True, {"a": "b"})
@@ -48,7 +44,7 @@ def test_what_was_created_is_found_by_its_owner_and_an_admin(db: apsw.Connection
     assert get(db, "conv_0", "ann") is None
 
 
-def test_what_is_pinned_comes_first_and_then_the_last_that_was_used(db: apsw.Connection) -> None:
+def test_what_is_pinned_comes_first_and_then_the_last_that_was_used(db: Database) -> None:
     one, two, three = (create(db, "ann", title=str(i)) for i in range(3))
     create(db, "bob")
     add_items(db, one, [item("a")])
@@ -59,8 +55,8 @@ def test_what_is_pinned_comes_first_and_then_the_last_that_was_used(db: apsw.Con
 
 
 @given(pinned=st.lists(st.booleans(), max_size=9), page=st.integers(1, 4))
-def test_pages_hold_each_once(pinned: list[bool], page: int) -> None:
-    with opened() as db:
+def test_pages_hold_each_once(emptied: Emptied, pinned: list[bool], page: int) -> None:
+    with emptied() as db:
         for one in pinned:
             create(db, "ann", pinned=one)
         whole = listed(db, "ann", 100)
@@ -73,7 +69,7 @@ def test_pages_hold_each_once(pinned: list[bool], page: int) -> None:
         assert found == whole
 
 
-def test_they_are_found_by_words_of_titles_and_previews(db: apsw.Connection) -> None:
+def test_they_are_found_by_words_of_titles_and_previews(db: Database) -> None:
     for title in ("Größe der Slots", "ÉCOLE 100%", None):
         create(db, "ann", title=title)
     create(db, "bob", title="Slots")
@@ -90,20 +86,20 @@ def test_they_are_found_by_words_of_titles_and_previews(db: apsw.Connection) -> 
     assert listed(db, "ann", 9, first[0], words=["o"]) == listed(db, "ann", 9, words=["o"])[1:]
 
 
-def test_one_of_an_earlier_version_is_found_by_its_title(db: apsw.Connection) -> None:
+def test_one_of_an_earlier_version_is_found_by_its_title(db: Database) -> None:
     create(db, "ann", title="Old Slots")
-    db.execute("UPDATE conversations SET words = NULL")
+    db.run("UPDATE conversations SET words = NULL")
     assert titles(db, "slots") == ["Old Slots"]
 
 
-def test_another_title_moves_nothing(db: apsw.Connection) -> None:
+def test_another_title_moves_nothing(db: Database) -> None:
     first, second = create(db, "ann"), create(db, "ann")
     changed = update(db, first, title="new", pinned=False, metadata={"k": "v"})
     assert (changed.title, changed.metadata, changed.updated) == ("new", {"k": "v"}, first.updated)
     assert [c.id for c in listed(db, "ann", 9)] == [second.id, first.id]
 
 
-def test_nothing_is_left_of_what_was_deleted(db: apsw.Connection) -> None:
+def test_nothing_is_left_of_what_was_deleted(db: Database) -> None:
     made, other = create(db, "ann"), create(db, "ann")
     for one in (made, other):
         add_items(db, one, [item("a")])
@@ -113,7 +109,7 @@ def test_nothing_is_left_of_what_was_deleted(db: apsw.Connection) -> None:
     assert [link.id for link in links(db, other)] == ["a"]
     for table in ("entries", "hidden"):
         counted = f"SELECT count(*) FROM {table} WHERE conversation = ?"
-        assert db.execute(counted, (made.seq,)).get == 0
+        assert db.value(counted, (made.seq,)) == 0
 
 
 def test_a_preview_is_one_short_line() -> None:
@@ -125,26 +121,27 @@ def test_a_preview_is_one_short_line() -> None:
     assert long.endswith("word…")
 
 
-def test_damage_is_an_error(db: apsw.Connection) -> None:
+def test_damage_is_an_error(db: Database) -> None:
     made = create(db, "ann")
-    db.execute("UPDATE conversations SET metadata = x'ff'")
+    db.run("UPDATE conversations SET metadata = ?", (b"\xff",))
     with pytest.raises(StorageError) as caught:
         get(db, made.id, "ann")
     assert caught.value.code == StorageError.DAMAGED
 
 
 def test_chains_of_an_earlier_version_become_paths() -> None:
-    with closing(apsw.Connection(":memory:")) as db:
-        migrate(db, OBJECTS[:4])
+    with closing(apsw.Connection(":memory:")) as connection:
+        migrate(connection, OBJECTS[:4])
+        db = SqliteDatabase(connection)
         for seq, id_ in ((1, "conv_1"), (2, "conv_2"), (3, "conv_3")):
-            db.execute(
+            db.run(
                 "INSERT INTO conversations (seq, id, owner, title, pinned, created, updated,"
                 " metadata) VALUES (?, ?, 'ann', 'Title', 0, 1, 1, x'7b7d')",
                 (seq, id_),
             )
         for conversation, id_ in ((1, "a"), (2, "b"), (1, "c"), (1, "d"), (2, "e")):
-            db.execute("INSERT INTO entries (conversation, id) VALUES (?, ?)", (conversation, id_))
-        migrate(db, OBJECTS)
+            db.run("INSERT INTO entries (conversation, id) VALUES (?, ?)", (conversation, id_))
+        migrate(connection, OBJECTS)
         known = {one.id: one for one in listed(db, "ann", 9, words=["title"])}
         assert [known[f"conv_{n}"].head for n in (1, 2, 3)] == [4, 5, 0]
         assert [known[f"conv_{n}"].size for n in (1, 2, 3)] == [3, 2, 0]

@@ -15,6 +15,7 @@ import trio.testing
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.objects.database import NAME, Objects
+from llcuda_net.storage.objects.interface import Database
 from llcuda_net.storage.objects.migrations import OBJECTS
 from llcuda_net.storage.results.migrations import migrate
 from tests.support.storage.damage import PAGE, damaged_file
@@ -39,20 +40,20 @@ async def opened(
         await objects.aclose()
 
 
-def add(id_: str) -> Callable[[apsw.Connection], None]:
-    def change(db: apsw.Connection) -> None:
-        db.execute(INSERT, (id_,))
+def add(id_: str) -> Callable[[Database], None]:
+    def change(db: Database) -> None:
+        db.run(INSERT, (id_,))
 
     return change
 
 
-def ids(db: apsw.Connection) -> list[str]:
-    return [row[0] for row in db.execute("SELECT id FROM files ORDER BY seq")]
+def ids(db: Database) -> list[str]:
+    return [row[0] for row in db.rows("SELECT id FROM files ORDER BY seq")]
 
 
 async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     async with opened(tmp_path) as objects:
-        assert await objects.write(lambda db: db.execute(INSERT, ("one",)) and 5) == 5
+        assert await objects.write(lambda db: db.run(INSERT, ("one",)) and 5) == 5
         assert await objects.read(ids) == ["one"]
     async with opened(tmp_path) as objects:
         assert await objects.read(ids) == ["one"]
@@ -60,8 +61,8 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None
 
 
 async def test_a_function_that_raises_changes_nothing(tmp_path: Path) -> None:
-    def change(db: apsw.Connection) -> None:
-        db.execute(INSERT, ("one",))
+    def change(db: Database) -> None:
+        db.run(INSERT, ("one",))
         raise LookupError
 
     async with opened(tmp_path) as objects:
@@ -84,11 +85,11 @@ async def test_one_thread_at_a_time_and_a_begun_transaction_is_not_cancelled(
 ) -> None:
     running = 0
 
-    def change(db: apsw.Connection) -> None:
+    def change(db: Database) -> None:
         nonlocal running
         running += 1
         assert running == 1
-        db.execute(INSERT, (str(len(ids(db))),))
+        db.run(INSERT, (str(len(ids(db))),))
         running -= 1
 
     async with opened(tmp_path) as objects:
@@ -97,7 +98,7 @@ async def test_one_thread_at_a_time_and_a_begun_transaction_is_not_cancelled(
                 nursery.start_soon(objects.write, change)
         with trio.CancelScope() as scope:
 
-            def cancel_meanwhile(db: apsw.Connection) -> None:
+            def cancel_meanwhile(db: Database) -> None:
                 trio.from_thread.run_sync(scope.cancel)
                 change(db)
 
@@ -145,7 +146,7 @@ async def test_a_file_of_another_program_or_a_newer_version_is_refused(tmp_path:
     async with opened(tmp_path) as objects:
         number = len(OBJECTS) + 1
         await objects.write(
-            lambda db: db.execute("INSERT INTO migrations VALUES (?, 'later', 0)", (number,)) and 0
+            lambda db: db.run("INSERT INTO migrations VALUES (?, 'later', 0)", (number,)) and 0
         )
     with pytest.raises(StorageError, match=f"has version {number}.*upgrade"):
         await Objects(tmp_path).open()
@@ -213,7 +214,7 @@ async def _write_and_note(folder: Path, recorder: Recorder, how: str) -> None:
         async with opened(folder, vfs=vfs) as objects:
             if how:
                 assert objects._db is not None
-                objects._db.execute(f"PRAGMA {how}")
+                objects._db.run(f"PRAGMA {how}")
             for i in range(20):
                 await objects.write(add(f"{i}"))
                 recorder.note("acknowledged", f"{i}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
 
-import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,26 +27,22 @@ from llcuda_net.storage.objects.entries import (
     path,
     some,
 )
-from tests.support.storage.conversations import item, opened
+from llcuda_net.storage.objects.interface import Database
+from tests.support.storage.conversations import item
+from tests.support.storage.objects import Emptied
 
 
-@pytest.fixture
-def db() -> Iterator[apsw.Connection]:
-    with opened() as found:
-        yield found
-
-
-def ids(db: apsw.Connection, conversation: Conversation, end: int | None = None) -> list[str]:
+def ids(db: Database, conversation: Conversation, end: int | None = None) -> list[str]:
     return [one.id for one in path(db, conversation, end)]
 
 
-def now(db: apsw.Connection, conversation: Conversation) -> Conversation:
+def now(db: Database, conversation: Conversation) -> Conversation:
     found = get(db, conversation.id, None)
     assert found is not None
     return found
 
 
-def test_entries_keep_their_order_and_come_once(db: apsw.Connection) -> None:
+def test_entries_keep_their_order_and_come_once(db: Database) -> None:
     made = create(db, "ann")
     before = made.updated
     add_items(db, made, [item("a"), item("b")])
@@ -63,7 +57,7 @@ def test_entries_keep_their_order_and_come_once(db: apsw.Connection) -> None:
     assert now(db, made).updated > before
 
 
-def test_the_active_path_is_that_to_the_last_one(db: apsw.Connection) -> None:
+def test_the_active_path_is_that_to_the_last_one(db: Database) -> None:
     made = create(db, "ann")
     add_items(db, made, [item("q")])
     a = add_generation(db, made, "a")
@@ -82,7 +76,7 @@ def test_the_active_path_is_that_to_the_last_one(db: apsw.Connection) -> None:
     assert ids(db, made) == ["other"]
 
 
-def test_nothing_goes_on_from_what_is_not_there(db: apsw.Connection) -> None:
+def test_nothing_goes_on_from_what_is_not_there(db: Database) -> None:
     made, other = create(db, "ann"), create(db, "ann")
     a = add_generation(db, made, "a")
     for conversation, wrong in ((other, a), (made, 99)):
@@ -91,7 +85,7 @@ def test_nothing_goes_on_from_what_is_not_there(db: apsw.Connection) -> None:
     assert path(db, other, a) == []
     delete(db, made)
     for parent in (None, ROOT):
-        with pytest.raises(InvalidRequest, match="deleted"), db:
+        with pytest.raises(InvalidRequest, match="deleted"):
             add_generation(db, made, "b", parent=parent)
     with pytest.raises(InvalidRequest, match="deleted"):
         add_items(db, made, [item("i")])
@@ -99,7 +93,7 @@ def test_nothing_goes_on_from_what_is_not_there(db: apsw.Connection) -> None:
 
 
 def test_what_stood_behind_a_deleted_item_stands_behind_what_was_before_it(
-    db: apsw.Connection,
+    db: Database,
 ) -> None:
     made = create(db, "ann")
     add_items(db, made, [item("a"), item("b")])
@@ -117,7 +111,7 @@ def test_what_stood_behind_a_deleted_item_stands_behind_what_was_before_it(
 
 
 def test_an_item_that_was_added_is_deleted_and_one_of_a_generation_hidden(
-    db: apsw.Connection,
+    db: Database,
 ) -> None:
     made = create(db, "ann")
     add_items(db, made, [item("a")])
@@ -132,9 +126,9 @@ def test_an_item_that_was_added_is_deleted_and_one_of_a_generation_hidden(
 
 
 @given(seed=st.integers(0, 10_000))
-def test_paths_are_those_of_a_tree_whatever_is_deleted(seed: int) -> None:
+def test_paths_are_those_of_a_tree_whatever_is_deleted(emptied: Emptied, seed: int) -> None:
     chance = Random(seed)
-    with opened() as db:
+    with emptied() as db:
         made, other = create(db, "ann"), create(db, "ann")
         parents: dict[str, str] = {"": ""}  # the model: by id
         head, seqs = "", {"": ROOT}
@@ -172,7 +166,7 @@ def test_paths_are_those_of_a_tree_whatever_is_deleted(seed: int) -> None:
                 assert ids(db, made, seqs[wanted[-1]] if wanted else ROOT) == wanted
 
 
-def test_the_first_question_is_what_lists_show(db: apsw.Connection) -> None:
+def test_the_first_question_is_what_lists_show(db: Database) -> None:
     made = create(db, "ann")
     add_generation(db, made, "g")
     assert now(db, made).preview is None
@@ -197,7 +191,7 @@ def test_the_first_question_is_what_lists_show(db: apsw.Connection) -> None:
 
 
 def test_the_conversation_of_a_generation_is_the_first_that_it_came_into(
-    db: apsw.Connection,
+    db: Database,
 ) -> None:
     first, second, of_bob = create(db, "ann"), create(db, "ann"), create(db, "bob")
     for one in (first, second, of_bob):
@@ -211,7 +205,7 @@ def test_the_conversation_of_a_generation_is_the_first_that_it_came_into(
     assert elsewhere(db, second, ["g", "h", "i"]) == {"g", "h"}
 
 
-def test_it_has_a_bound(db: apsw.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_has_a_bound(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries, "MOST_ENTRIES", 2)
     made = create(db, "ann")
     add_items(db, made, [item("a"), item("b")])
@@ -220,17 +214,17 @@ def test_it_has_a_bound(db: apsw.Connection, monkeypatch: pytest.MonkeyPatch) ->
         add_generation(db, made, "g")
 
 
-def test_no_damage_makes_a_path_endless(db: apsw.Connection) -> None:
+def test_no_damage_makes_a_path_endless(db: Database) -> None:
     made = create(db, "ann")
     add_items(db, made, [item("a"), item("b")])
-    db.execute("UPDATE entries SET parent = 2")
+    db.run("UPDATE entries SET parent = 2")
     assert ids(db, made) == ["b"]
 
 
-def test_damage_is_an_error(db: apsw.Connection) -> None:
+def test_damage_is_an_error(db: Database) -> None:
     made = create(db, "ann")
     add_items(db, made, [item("a")])
-    db.execute("UPDATE entries SET item = x'ff'")
+    db.run("UPDATE entries SET item = ?", (b"\xff",))
     with pytest.raises(StorageError) as caught:
         path(db, made)
     assert caught.value.code == StorageError.DAMAGED

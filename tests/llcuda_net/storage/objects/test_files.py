@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.objects import batches, files
+from llcuda_net.storage.objects.database import SqliteDatabase
 from llcuda_net.storage.objects.files import CHUNK, LEAST
+from llcuda_net.storage.objects.interface import Database
 from llcuda_net.storage.objects.migrations import OBJECTS
 from llcuda_net.storage.results.connection import connect
 from llcuda_net.storage.results.migrations import migrate
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[apsw.Connection]:
-    connection = connect(tmp_path / "objects.db", create=True)
-    migrate(connection, OBJECTS)
-    yield connection
-    connection.close()
+from tests.support.storage.objects import Emptied
 
 
 def kept(
-    db: apsw.Connection,
+    db: Database,
     data: bytes = b"",
     *,
     id_: str = "file-1",
@@ -45,7 +40,7 @@ def kept(
     return files.finish(db, seq, purpose=purpose, name="a.jsonl", expires=expires)
 
 
-def test_a_file_is_there_when_it_is_ready(db: apsw.Connection) -> None:
+def test_a_file_is_there_when_it_is_ready(db: Database) -> None:
     seq = files.begin(db, "file-1", "ann", 1)
     files.append(db, seq, 0, [b"a" * CHUNK])
     files.append(db, seq, 1, [b"b" * 5])
@@ -63,22 +58,22 @@ def test_a_file_is_there_when_it_is_ready(db: apsw.Connection) -> None:
 
 @pytest.mark.parametrize("start", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK - 3])
 @pytest.mark.parametrize("size", [0, 1, 10, CHUNK, 2 * CHUNK + 1])
-def test_parts_of_a_file(db: apsw.Connection, start: int, size: int) -> None:
+def test_parts_of_a_file(db: Database, start: int, size: int) -> None:
     data = bytes(i // CHUNK * 7 + i % 251 & 0xFF for i in range(3 * CHUNK - 2))
     file = kept(db, data)
     assert files.part(db, file.seq, start, size) == data[start : start + size]
 
 
-def test_a_damaged_chunk_is_an_error_and_no_content(db: apsw.Connection) -> None:
+def test_a_damaged_chunk_is_an_error_and_no_content(db: Database) -> None:
     file = kept(db, b"x" * (2 * CHUNK))
-    db.execute("UPDATE chunks SET data = zeroblob(?) WHERE number = 1", (CHUNK,))
+    db.run("UPDATE chunks SET data = ? WHERE number = 1", (bytes(CHUNK),))
     assert files.chunk(db, file.seq, 0) == b"x" * CHUNK
     with pytest.raises(StorageError, match="part 1 of the file file-1 is damaged") as caught:
         files.chunk(db, file.seq, 1)
     assert caught.value.code == StorageError.DAMAGED
 
 
-def test_a_file_that_a_batch_reads_stays_until_the_batch_is_over(db: apsw.Connection) -> None:
+def test_a_file_that_a_batch_reads_stays_until_the_batch_is_over(db: Database) -> None:
     file = kept(db, b"x" * 10_000)
     details = batches.Details("24h")
     batch = batches.create(
@@ -93,18 +88,22 @@ def test_a_file_that_a_batch_reads_stays_until_the_batch_is_over(db: apsw.Connec
     assert files.used(db, "ann") == 0
     assert files.sweep(db, 1)
     assert not files.sweep(db, 1)
-    assert db.execute("SELECT count(*) FROM chunks").get == 0
+    assert db.value("SELECT count(*) FROM chunks") == 0
 
 
-def test_a_large_file_is_removed_in_steps_and_its_room_is_given_back(db: apsw.Connection) -> None:
+def test_a_large_file_is_removed_in_steps_and_its_room_is_given_back(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "objects.db", create=True)
+    migrate(connection, OBJECTS)
+    db = SqliteDatabase(connection)
     file = kept(db, bytes(40 * CHUNK))
-    pages = db.execute("PRAGMA page_count").get
+    pages = db.value("PRAGMA page_count")
     files.discard(db, file.seq)
     steps = 0
     while files.sweep(db, 1):
         steps += 1
     assert steps > 2
-    assert db.execute("PRAGMA page_count").get < pages // 10
+    assert db.value("PRAGMA page_count") < pages // 10
+    connection.close()
 
 
 @dataclass
@@ -120,15 +119,15 @@ class _Known:
 class Machine(RuleBasedStateMachine):
     """Everything that is done with files, beside a model of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, emptied: Emptied) -> None:
         super().__init__()
-        self.db = apsw.Connection(":memory:")
-        migrate(self.db, OBJECTS)
+        self._opened = ExitStack()
+        self.db = self._opened.enter_context(emptied())
         self.known: dict[str, _Known] = {}
         self.now = 10
 
     def teardown(self) -> None:
-        self.db.close()
+        self._opened.close()
 
     def _one_of(self, pick: int, state: str) -> str | None:
         found = sorted(id_ for id_, one in self.known.items() if one.state == state)
@@ -173,6 +172,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
+        if self.db.shared:  # the server is gone, and another one is there
+            self.db.run("UPDATE servers SET fenced = true")
+            self.db.life = self.db.value(
+                "INSERT INTO servers (name, address) VALUES ('', '') RETURNING number"
+            )
         files.abandon(self.db)
         for one in self.known.values():
             if one.state == "uploading":
@@ -183,9 +187,8 @@ class Machine(RuleBasedStateMachine):
         self._expire()
         for _ in range(steps):
             if not files.sweep(self.db, self.now):
-                assert (
-                    self.db.execute("SELECT count(*) FROM files WHERE state = 'deleted'").get == 0
-                )
+                sql = "SELECT count(*) FROM files WHERE state = 'deleted'"
+                assert self.db.value(sql) == 0
                 break
 
     @rule(by=st.integers(1, 20))
@@ -242,5 +245,14 @@ class Machine(RuleBasedStateMachine):
             assert files.used(self.db, owner) == sum(counted)
 
 
-Machine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
-TestFiles = Machine.TestCase
+def test_files(emptied: Emptied) -> None:
+    class Of(Machine):
+        """On this database."""
+
+        def __init__(self) -> None:
+            super().__init__(emptied)
+
+    run_state_machine_as_test(
+        Of,
+        settings=settings(max_examples=40, stateful_step_count=25, deadline=None),
+    )

@@ -9,7 +9,7 @@ import pytest
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.objects import batches, files
-from llcuda_net.storage.objects.database import NAME
+from llcuda_net.storage.objects.database import NAME, SqliteDatabase
 from llcuda_net.storage.objects.files import CHUNK
 from llcuda_net.storage.objects.migrations import OBJECTS
 from llcuda_net.storage.objects.verify import problems
@@ -20,8 +20,9 @@ from tests.support.storage.damage import damaged_file
 
 def filled(folder: Path) -> apsw.Connection:
     """A file of three chunks, and a batch with two outcomes."""
-    db = connect(folder / NAME, create=True)
-    migrate(db, OBJECTS)
+    connection = connect(folder / NAME, create=True)
+    migrate(connection, OBJECTS)
+    db = SqliteDatabase(connection)
     seq = files.begin(db, "file-1", "ann", 1)
     files.append(db, seq, 0, [b"a" * CHUNK, b"b" * CHUNK, b"c"])
     file = files.finish(db, seq, purpose="batch", name="x", expires=None)
@@ -30,7 +31,7 @@ def filled(folder: Path) -> apsw.Connection:
         db, "batch_1", file, owner="ann", endpoint="", details=details, created=1, expires=2
     )
     batches.record(db, batch.seq, [batches.Outcome(n, False, b"{}") for n in range(2)])
-    return db
+    return connection
 
 
 def test_what_is_sound_is_counted(tmp_path: Path) -> None:

@@ -353,7 +353,7 @@ async def test_rows_of_lines_do_not_stay(tmp_path: Path) -> None:
         await over(listener, made["id"])
         with trio.fail_after(PATIENCE):
             ask_ = "SELECT (SELECT count(*) FROM lines) + (SELECT count(*) FROM outcomes)"
-            while await storage.objects.read(lambda db: db.execute(ask_).get):  # noqa: ASYNC110
+            while await storage.objects.read(lambda db: db.value(ask_)):  # noqa: ASYNC110
                 await trio.sleep(0.01)
         found = await storage.objects.read(lambda db: batches.find(db, made["id"], None))
         assert found is not None

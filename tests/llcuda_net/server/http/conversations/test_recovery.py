@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import apsw
 import pytest
 import trio
 
 from llcuda_net.errors import InvalidRequest
 from llcuda_net.storage.objects import conversations, entries
+from llcuda_net.storage.objects.interface import Database
 from tests.support.server.conversations import PATH, RESPONSES, begin, call, respond, running, said
 from tests.support.server.memory_server import FakeUpstream, MemoryListener, paused
 
@@ -64,12 +64,12 @@ async def test_what_cannot_be_put_there_goes_on(
             for id_ in ids
         ]
 
-        def lose(db: apsw.Connection) -> None:
+        def lose(db: Database) -> None:
             one, other = (conversations.get(db, id_, None) for id_ in ids)
             assert one is not None
             assert other is not None
-            db.execute("DELETE FROM entries WHERE conversation = ?", (one.seq,))
-            db.execute("UPDATE conversations SET head = 0, size = 0 WHERE seq = ?", (one.seq,))
+            db.run("DELETE FROM entries WHERE conversation = ?", (one.seq,))
+            db.run("UPDATE conversations SET head = 0, size = 0 WHERE seq = ?", (one.seq,))
             conversations.delete(db, other)
 
         await listener.server.objects.write(lose)

@@ -140,7 +140,7 @@ async def test_when_they_expire(tmp_path: Path) -> None:
         for fields, seconds in (({}, 30 * DAY), (life, 3600)):
             kept = await (await upload(listener, b"x", fields=fields)).json()
             assert kept["expires_at"] == kept["created_at"] + seconds
-        await storage.objects.write(lambda db: db.execute("UPDATE files SET expires = 1") and None)
+        await storage.objects.write(lambda db: db.run("UPDATE files SET expires = 1") and None)
         await get(listener, f"/{kept['id']}", 404)
         assert not (await get(listener))["data"]
 
@@ -247,7 +247,7 @@ async def test_files_of_others_do_not_exist(tmp_path: Path) -> None:
 async def _until_chunks(storage: Storage, *, some: bool) -> None:
     """Until there are chunks in the store, or none."""
     count = "SELECT count(*) FROM chunks"
-    while some is not bool(await storage.objects.read(lambda db: db.execute(count).get)):  # noqa: ASYNC110
+    while some is not bool(await storage.objects.read(lambda db: db.value(count))):  # noqa: ASYNC110
         await trio.sleep(0.01)
 
 
@@ -290,11 +290,11 @@ async def test_a_damaged_file_ends_before_its_end(tmp_path: Path) -> None:
     async with running(tmp_path) as (storage, listener):
         id_ = await uploaded(listener, b"x" * 3 * CHUNK)
         spoil = "UPDATE chunks SET data = zeroblob(?) WHERE number = ?"
-        await storage.objects.write(lambda db: db.execute(spoil, (CHUNK, 2)) and None)
+        await storage.objects.write(lambda db: db.run(spoil, (CHUNK, 2)) and None)
         answer = await send(listener, "GET", f"/v1/files/{id_}/content")
         with pytest.raises(h11.RemoteProtocolError):
             await answer.body()
-        await storage.objects.write(lambda db: db.execute(spoil, (CHUNK, 0)) and None)
+        await storage.objects.write(lambda db: db.run(spoil, (CHUNK, 0)) and None)
         error = (await get(listener, f"/{id_}/content", 500))["error"]
         assert error["code"] == "damaged"
 
