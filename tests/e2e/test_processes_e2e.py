@@ -62,14 +62,8 @@ def are_gone(pids: list[int]) -> Callable[[], bool]:
     return look
 
 
-def database_of(folder: Path) -> str:
-    data = str(folder / "postgres" / "data").replace("/", "%2F")
-    return f"postgresql:///llcuda?host={data}&user=llcuda"
-
-
 def stored(folder: Path) -> list[str]:
-    env = {"LLCUDA_STORE": database_of(folder)}
-    done = run("main", "results", "list", "--json", env=env)
+    done = run("main", "results", "list", "--json", "--data-dir", str(folder))
     assert done.returncode == 0, done.stderr
     return [json.loads(line)["id"] for line in done.stdout.splitlines()]
 

@@ -75,8 +75,9 @@ def make_parser() -> Parser:
         made.add_argument(
             "--store",
             metavar="STORE",
-            help="as llcuda-server's: sqlite (in the data directory; the default), or the URL of a "
-            "database; default: LLCUDA_STORE",
+            help="as llcuda-server's: sqlite (in the data directory), processes (the database "
+            "there of llcuda-server --processes), or the URL of a database; default: LLCUDA_STORE, "
+            "or what the data directory has",
         )
         return made
 
@@ -293,7 +294,7 @@ def open_store(arguments: argparse.Namespace, *, write: bool = False) -> Store:
         CommandError: there is none, or it cannot be opened.
     """
     from llcuda_net.storage.postgres.opening import SCHEMES, open_postgres
-    from llcuda_net.storage.results.sqlite import SqliteStore
+    from llcuda_net.storage.results.sqlite import RESULTS, SqliteStore
     from llcuda_net.util import logs
 
     logs.configure("warning")  # to stderr: what a store logs is no part of the output
@@ -302,8 +303,16 @@ def open_store(arguments: argparse.Namespace, *, write: bool = False) -> Store:
     try:
         if named.startswith(SCHEMES):
             return open_postgres(named, write)
-        if arguments.store not in (None, "sqlite"):
-            fail("--store must be sqlite or the URL of a database (postgresql://user@host/name)")
+        if arguments.store not in (None, "sqlite", "processes"):
+            fail(
+                "--store must be sqlite, processes or the URL of a database "
+                "(postgresql://user@host/name)"
+            )
+        only = not (folder / RESULTS).exists() and (folder / "postgres").exists()
+        if arguments.store == "processes" or (arguments.store is None and only):
+            from llcuda_net.server.processes.database import reach
+
+            return open_postgres(reach(folder), write)
         return SqliteStore(folder, write=write)
     except StorageError as error:
         fail(error.message, Exit.USAGE)

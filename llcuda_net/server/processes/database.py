@@ -9,6 +9,7 @@ that is its owner alone.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import shutil
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -211,6 +212,18 @@ def running(directory: Path) -> Iterator[str]:
         yield database.url
     finally:
         stop(process)
+
+
+def reach(directory: Path) -> str:
+    """As `running`, until this process ends.
+
+    Raises:
+        StorageError: it cannot be started.
+    """
+    stack = ExitStack()
+    url = stack.enter_context(running(directory))
+    atexit.register(stack.close)
+    return url
 
 
 def end_with_parent(number: signal.Signals) -> Callable[[], None]:

@@ -17,6 +17,7 @@ from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.records import encode
 from llcuda_net.storage.results.interface import Query, Store
 from llcuda_net.storage.results.sqlite import SqliteStore
+from tests.support.processes import run
 from tests.support.storage.journals import leave_open
 from tests.support.storage.postgres import Postgres, programs
 from tests.support.storage.records import opened, result
@@ -69,6 +70,11 @@ def test_into_the_database_of_several_processes(
     assert migrated(capsys, source, f"processes:{tmp_path}")[1]["copied"] == 5
     assert not (tmp_path / "postgres/data/postmaster.pid").exists()  # it was started for this
     assert migrated(capsys, f"processes:{tmp_path}", f"sqlite:{tmp_path / 'b'}")[1]["copied"] == 5
+    for path in tmp_path.glob("*.db*"):
+        path.unlink()
+    done = run("main", "results", "list", "--data-dir", str(tmp_path), "--json")  # from there
+    assert len(done.stdout.splitlines()) == 5, done.stderr
+    assert not (tmp_path / "postgres/data/postmaster.pid").exists()
 
 
 def test_what_may_not_be_all_is_noted(
