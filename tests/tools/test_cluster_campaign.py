@@ -1,0 +1,316 @@
+"""The campaign of the cluster: gates between parties, faults, varied answers."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from llcuda_net.client.events import Piece, Result
+from llcuda_net.storage.records import TokenLog
+from tests.support.campaigns import result
+from tools import cluster_campaign
+from tools.campaign.jobs import Job
+from tools.campaign.ledger import Ledger, Reading, differs
+from tools.cluster import faults
+from tools.cluster.allowed import is_allowed
+from tools.cluster.broken import MODES
+from tools.cluster.campaign import Outcome, Plan
+from tools.cluster.clients import KINDS, ClusterJobs
+from tools.cluster.database import Database
+from tools.cluster.faults import CLIENTS, DATABASE, Faults, Timing
+from tools.cluster.links import Gate, Link, Network, State
+from tools.cluster.member import Member
+from tools.cluster.who import holder
+
+# -- gates --------------------------------------------------------------------------------------
+
+
+async def _echo(stream: trio.SocketStream) -> None:
+    async with stream:
+        try:
+            while data := await stream.receive_some():
+                await stream.send_all(data)
+        except trio.BrokenResourceError:
+            pass
+
+
+@asynccontextmanager
+async def echo_behind_a_gate() -> AsyncIterator[tuple[Gate, Link]]:
+    """A gate of "there", which echoes, and its link with "here"."""
+    network = Network(random.Random(1))
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, _echo, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(serve)
+        gate = Gate(network, "there", "here", listener.socket.getsockname()[1])
+        await nursery.start(gate.run)
+        yield gate, network.link("here", "there")
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def through(gate: Gate) -> AsyncIterator[trio.SocketStream]:
+    async with await trio.open_tcp_stream("127.0.0.1", gate.port) as stream:
+        yield stream
+
+
+async def says(stream: trio.SocketStream, data: bytes) -> bytes:
+    """What comes back of what is sent; b"" where the connection is lost."""
+    got = b""
+    try:
+        await stream.send_all(data)
+        while len(got) < len(data) and (more := await stream.receive_some()):
+            got += more
+    except trio.BrokenResourceError:
+        return b""
+    return got
+
+
+async def test_a_cut_link_resets_and_refuses_until_it_is_open_again() -> None:
+    async with echo_behind_a_gate() as (gate, link):
+        async with through(gate) as stream:
+            assert await says(stream, b"one") == b"one"
+            link.set(State.CUT)
+            assert await says(stream, b"two") == b""
+        async with through(gate) as stream:
+            assert await says(stream, b"three") == b""
+        link.set(State.OPEN)
+        async with through(gate) as stream:
+            assert await says(stream, b"four") == b"four"
+
+
+async def test_what_is_sent_over_a_silent_link_arrives_when_it_is_open() -> None:
+    async with echo_behind_a_gate() as (gate, link), through(gate) as stream:
+        assert await says(stream, b"one") == b"one"
+        link.set(State.SILENT)
+        with trio.move_on_after(0.1) as silent:
+            await says(stream, b"two")
+        assert silent.cancelled_caught
+        async with through(gate) as later:  # a new one is silent, too
+            with trio.move_on_after(0.1) as silent:
+                await says(later, b"three")
+            assert silent.cancelled_caught
+            link.set(State.OPEN)
+            assert await stream.receive_some() == b"two"
+            assert await later.receive_some() == b"three"
+
+
+async def test_what_was_sent_before_the_end_arrives() -> None:
+    network = Network(random.Random(1))
+    sent = random.Random(1).randbytes(1 << 18)
+
+    async def send(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.send_all(sent)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, send, 0, host="127.0.0.1"))
+        gate = Gate(network, "there", "here", listener.socket.getsockname()[1])
+        await nursery.start(gate.run)
+        got = b""
+        async with through(gate) as stream:
+            while data := await stream.receive_some():
+                got += data
+        assert got == sent
+        nursery.cancel_scope.cancel()
+
+
+def test_who_holds_a_connection_is_found_by_its_process() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gate = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", gate)) as client:
+            port = client.getsockname()[1]
+            assert holder({1: "init", os.getpid(): "we"}, port, gate) == "we"
+            assert holder({os.getppid(): "another"}, port, gate) is None
+        assert holder({os.getpid(): "we"}, 1, gate) is None
+
+
+# -- faults -------------------------------------------------------------------------------------
+
+
+class Victim(Member):
+    """A place without a process."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.trouble = name, ""
+        self.suffered: list[str] = []
+
+    async def begin(self) -> None:
+        self.suffered.append("begin")
+
+    async def start(self) -> None:
+        self.suffered.append("start")
+
+    async def stop(self) -> None:
+        self.suffered.append("stop")
+
+    async def kill(self, *, for_good: bool) -> None:
+        self.suffered.append("kill" if for_good else "kill and keep")
+
+    def pause(self, paused: bool) -> None:
+        self.suffered.append(f"pause {paused}")
+
+
+class Disk(Database):
+    """A database without a process."""
+
+    def __init__(self) -> None:
+        self.disk, self.is_up, self.is_full = True, True, False
+        self.suffered: list[str] = []
+
+    def __repr__(self) -> str:
+        return "<Disk>"
+
+    @property
+    def running(self) -> bool:
+        return self.is_up
+
+    async def start(self) -> None:
+        self.is_up = True
+
+    async def stop(self) -> None:
+        self.is_up = False
+        self.suffered.append("stop")
+
+    async def kill(self) -> None:
+        self.is_up = False
+        self.suffered.append("kill")
+
+    def fill(self) -> None:
+        self.is_full = True
+        self.suffered.append("fill")
+
+    def empty(self) -> None:
+        self.is_full = False
+
+
+async def test_faults_of_all_kinds_come_and_all_is_healed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    victims, disk, network = [Victim(f"s{n}") for n in range(4)], Disk(), Network(random.Random(2))
+    rng = random.Random(1)
+    found = Faults(victims, ["u1", "u2"], disk, network, rng, Timing(1.0), [*faults.KINDS])
+    await found.run(4000)
+    assert set(found.counts) == set(faults.KINDS)
+    assert min(found.counts.values()) > 3
+    assert disk.is_up
+    assert not disk.is_full
+    assert {*disk.suffered} == {"stop", "kill", "fill"}
+    for victim in victims:
+        assert victim.trouble == ""
+        assert victim.suffered.count("pause True") == victim.suffered.count("pause False") > 0
+        assert victim.suffered.count("kill") > 0
+        ended = [victim.suffered.count(what) for what in ("kill", "kill and keep", "stop")]
+        assert victim.suffered.count("begin") == ended[0] + ended[2]
+        assert victim.suffered.count("start") == ended[1]
+        for other in ("u1", "u2", CLIENTS, DATABASE):
+            link = network.link(victim.name, other)
+            assert (link.state, link.delay) == (State.OPEN, 0.0)
+
+
+async def test_never_are_more_servers_in_trouble_than_may_be(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    victims, network = [Victim(f"s{n}") for n in range(4)], Network(random.Random(2))
+    timing = Timing(0.1, most=2)
+    found = Faults(victims, ["u1"], Disk(), network, random.Random(3), timing, ["stop", "kill"])
+    most = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(found.run, 100)
+        for _ in range(900):
+            await trio.sleep(0.1)
+            most = max(most, sum(bool(victim.trouble) for victim in victims))
+    assert most == 2
+
+
+# -- answers that no two runs give alike --------------------------------------------------------
+
+VARIED = Job("read", "varied", {}, (), "length", None, 3, 5, 1, varied=True)
+
+
+def read(ledger: Ledger, *texts: str, first: int = 0) -> None:
+    reading = Reading(ledger, VARIED, first)
+    for number, text in enumerate(texts):
+        reading.piece(Piece(first + number, text, 7))
+    usage = {"completion_tokens": 3, "prompt_tokens": 5}
+    reading.end("id", Result("".join(texts), "length", None, usage))
+
+
+def test_readers_of_a_varied_answer_must_have_got_the_same() -> None:
+    ledger = Ledger()
+    read(ledger, " a", " b", " c")
+    read(ledger, " b", " c", first=1)
+    assert ledger.violations == []
+    read(ledger, " x", " c", first=1)
+    assert len(ledger.violations) == 1
+    assert "' b' for one reader, and ' x' for another" in ledger.violations[0]
+
+
+def test_a_varied_answer_must_be_stored_as_it_was_read() -> None:
+    ledger = Ledger()
+    read(ledger, " a", " b", " c")
+    receipt = ledger.new["id"]
+    stored: dict[str, Any] = {"usage": {"completion_tokens": 3, "prompt_tokens": 5}}
+    alike = result(VARIED, log=TokenLog([" a", " b", " c"], [1, 2, 3]), **stored)
+    assert differs(receipt, alike) is None
+    other = result(VARIED, log=TokenLog([" a", " x", " c"], [1, 2, 3]), **stored)
+    assert differs(receipt, other) == "its piece 1 is ' x', and a reader had ' b'"
+    less = result(VARIED, log=TokenLog([" a", " b"], [1, 2]), **stored)
+    assert "piece 2 is None" in str(differs(receipt, less))
+
+
+def test_jobs_of_every_kind_level_and_flavour_are_drawn() -> None:
+    jobs = ClusterJobs(random.Random(1), (None, "disk"), 60)
+    drawn = [jobs.draw(chat=bool(n % 2)) for n in range(400)]
+    assert {job.kind for job in drawn} == set(KINDS)
+    assert {job.ask["level"] for job in drawn} == {None, "disk"}
+    assert {job.varied for job in drawn} == {True, False}
+    assert all(job.ask["on_disconnect"] == "continue" for job in drawn)
+
+
+# -- the outcome --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "level", "allowed"),
+    [
+        ("interrupted", None, False),
+        ("interrupted", "disk", True),
+        ("unknown_generation", None, False),
+        ("ahead", "disk", True),
+        ("upstream_unavailable", None, True),
+        ("internal", "disk", False),
+    ],
+)
+def test_which_errors_are_allowed(code: str, level: str | None, allowed: bool) -> None:
+    job = Job("read", "plain", {"level": level}, (), "length", None, 1, 1)
+    assert is_allowed(code, job) is allowed
+
+
+def _plans(*arguments: str) -> Iterator[Plan]:
+    yield from cluster_campaign.plans(cluster_campaign.parser().parse_args(arguments), 1)
+
+
+def test_controls_follow_the_campaign(tmp_path: Path) -> None:
+    first, *controls = _plans("--minutes", "10", "--logs", str(tmp_path))
+    assert (first.seconds, first.broken, first.clustered) == (600, None, True)
+    assert [plan.broken for plan in controls] == list(MODES)
+    assert [plan.broken for plan in _plans("--break", "no-fencing")] == ["no-fencing"]
+    assert [plan.broken for plan in _plans("--no-controls")] == [None]
+
+
+def test_too_little_and_too_many_errors_are_violations() -> None:
+    found = Outcome(Plan(1, 1.0))
+    assert found.violations == ["no answer came to its end"]
+    found.ledger.counts.update({"acknowledged": 100})
+    assert found.violations == []
+    found.ledger.counts.update({"errors": 30})
+    assert found.violations == ["30 readings ended with an error"]
