@@ -197,8 +197,8 @@ class Database:
     def leave(self, me: int) -> None:
         """See cluster.leases."""
         self.leases.pop(me, None)
-        server = self.servers[me]
-        if not server.fenced:
+        server = self.servers.get(me)
+        if server is not None and not server.fenced:
             server.fenced = True
             if not self.owned(me):
                 server.adopted = True

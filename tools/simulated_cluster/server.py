@@ -21,6 +21,7 @@ from llcuda_net.cluster import leases, mirror, recovery
 from llcuda_net.cluster.membership import Membership
 from llcuda_net.cluster.mirror import Mirror
 from llcuda_net.cluster.standing import Standing
+from llcuda_net.cluster.trimming import Trimming
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.segments import restated
@@ -32,6 +33,8 @@ from tools.simulated_cluster.scheduler import Flag, Machine, Queue, Scheduler
 
 #: Seconds between two looks at the clock, as in server/cluster/life.py; and between two tokens.
 _LOOK, _TOKEN = 0.25, 0.05
+#: Bytes of journal that are kept, and that are written again at a time.
+_SMALL = 3000, 800
 #: Seconds from one attempt at the database to the next.
 _RETRY = 0.5
 #: Where a life's own database would be; nothing connects to it.
@@ -146,6 +149,7 @@ class Server:
         self.running: dict[str, Running] = {}
         self.over: dict[str, tuple[str, ...]] = {}
         self.accepts = False
+        self._leaving = False
         self._begun = begun
         self._rng = rng
         self._network = network
@@ -176,7 +180,7 @@ class Server:
         self._begin()
         scheduler.start(self.machine, membership.run)
         scheduler.start(self.machine, self._take_over)
-        while True:
+        while not self._leaving:
             standing = membership.standing()
             if standing is Standing.FENCED:
                 self.accepts = False
@@ -197,6 +201,8 @@ class Server:
                 number = self.membership.join()
                 former = self.membership.former
                 self.mirror.begin(number, former, self.membership.settled)
+                # So small that what is live is written again and again.
+                self.mirror._life.trimming = Trimming(*_SMALL)
                 for found in [self._ordered(partial(self._read, one)) for one in former]:
                     self._adopt(found.number, found.generations)
                 for one in former:
@@ -281,6 +287,18 @@ class Server:
             True,
         )
         self._begun(one.id, epoch, len(pieces))
+
+    def leave(self, gone: Callable[[], object]) -> None:
+        """End as on SIGTERM: others need not wait for the lease."""
+        self.accepts = False
+        self._leaving = True
+
+        def work() -> None:
+            with contextlib.suppress(StorageError):
+                self.membership.leave()
+            self._scheduler.after(0.0, gone)
+
+        self._scheduler.start(self.machine, work)
 
     # -- what it does -------------------------------------------------------------------------
 

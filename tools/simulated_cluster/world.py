@@ -24,7 +24,16 @@ FAULTS, REST = 20.0, 60.0
 #: Seconds between two looks of a reader.
 _LOOK = 0.1
 #: What goes wrong, with shares.
-KINDS = {"stop": 4, "kill": 3, "restart": 2, "cut": 4, "lossy": 2, "slow": 1, "database": 1}
+KINDS = {
+    "stop": 4,
+    "kill": 3,
+    "restart": 2,
+    "leave": 1,
+    "cut": 4,
+    "lossy": 2,
+    "slow": 1,
+    "database": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -172,6 +181,8 @@ class World:
                 self._disks[number] = []
             self._scheduler.kill(machine)
             self._scheduler.after(seconds / 3, lambda: self._replace(number))
+        elif kind == "leave":
+            self._leave(number, seconds / 3)
         elif kind == "cut":
             trouble.cut = True
             self._scheduler.after(seconds, lambda: setattr(trouble, "cut", False))
@@ -184,6 +195,17 @@ class World:
         else:
             self._network.down = True
             self._scheduler.after(seconds / 2, self._database_is_back)
+
+    def _leave(self, number: int, seconds: float) -> None:
+        server = self._servers[number]
+        self._disks[number] = []
+
+        def gone() -> None:
+            if server.machine.alive:
+                self._scheduler.kill(server.machine)
+                self._scheduler.after(seconds, lambda: self._replace(number))
+
+        server.leave(gone)
 
     def _replace(self, number: int) -> None:
         self._say(f"s{number} comes")
