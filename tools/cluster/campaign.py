@@ -26,8 +26,9 @@ from tools.cluster.clients import PATIENCE, ClusterClients, ClusterJobs
 from tools.cluster.database import Database
 from tools.cluster.faults import CLIENTS, DATABASE, KINDS, OF_SEVERAL, Faults, Timing
 from tools.cluster.links import Gate, Network
-from tools.cluster.member import Member
+from tools.cluster.member import Member, ServerError
 from tools.cluster.who import holder
+from tools.overhead.processes import StartError
 
 BREAKER = Path(__file__).with_name("broken.py")
 #: Seconds between two looks into the store.
@@ -208,7 +209,10 @@ class _Campaign(campaign.Campaign[Outcome]):
             )
             members.append(member)
             self._stack.push_async_callback(member.end)
-            await member.begin()
+            try:
+                await member.begin()
+            except ServerError as error:  # that is no finding
+                raise StartError(str(error)) from error
         return members
 
     def _clients(self, members: Sequence[Member]) -> ClusterClients:

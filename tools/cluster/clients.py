@@ -24,7 +24,7 @@ from tools.campaign.clients import Clients, Options
 from tools.campaign.jobs import Job, Jobs, SyntheticJobs
 from tools.campaign.ledger import MOST_TOLD, Ledger, Reading
 from tools.cluster.allowed import LATER, is_allowed
-from tools.cluster.http import ClusterHttp, ClusterResponses
+from tools.cluster.over_http import ClusterHttp, ClusterResponses
 from tools.synthetic.answer import prompt_ids
 from tools.synthetic.pages import apply_template
 
