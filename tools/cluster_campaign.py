@@ -35,6 +35,9 @@ restart on its disk; SIGTERM; SIGSTOP for up to 12 s, so that others take over a
 servers, a server and the database, upstreams or clients are cut off from each other, or a server
 from all; PostgreSQL is restarted, killed, slow, or its disk full. Faults overlap.
 
+First two users ask for more than there is, at different servers, the one three times as much: both
+must get about the same.
+
 Answers follow from the prompt, token by token; those of a third of the requests do not, and are
 others at each run: all readers of one must get the same, and the store must have it. Checked: each
 piece that a client gets; each acknowledged result in the store, at once and unaltered at the end;
@@ -69,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--apart", action="store_true", help="the servers share the store, and know no others"
     )
+    out.add_argument("--no-fairness", action="store_true", help="do not look at users' shares")
     out.add_argument("--no-controls", action="store_true", help="try no broken servers")
     out.add_argument("--break", dest="broken", choices=MODES, help="run with broken servers only")
     out.add_argument("--logs", type=Path, metavar="DIR", help="keep all logs there")
@@ -96,9 +100,10 @@ def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
         timing=Timing(peace=args.peace),
         kinds=args.only,
         clustered=not args.apart,
+        fairness=not args.no_fairness,
         logs=args.logs,
     )
-    quick = replace(plan, seconds=_CONTROL, timing=_CONTROL_TIMING)
+    quick = replace(plan, seconds=_CONTROL, timing=_CONTROL_TIMING, fairness=False)
     controls = [replace(quick, broken=mode, kinds=kinds) for mode, (_, kinds) in MODES.items()]
     if args.broken is not None:
         return [control for control in controls if control.broken == args.broken]
@@ -127,6 +132,7 @@ def summary(outcome: Outcome) -> str:
         *command.rows(outcome.ledger),
         ("asked again", f"{n['asked again']:,} times over our own protocol"),
         ("  answered", errors or "no errors"),
+        ("shares", ", ".join(f"{n:,} of {name}" for name, n in outcome.shares.items()) or "-"),
         ("ended otherwise", f"{n['errors']:,}, with an error that is allowed"),
         *command.verdict(violations, n["violations"]),
     ]

@@ -32,6 +32,7 @@ class Options:
     Attributes:
         address: HOST:PORT of the server, or of the proxy before it.
         timeout, reconnect, keepalive: as `llcuda_net.connect` has them.
+        token: the user's.
         lists: the Python client takes several addresses, with commas between.
         http: a third of the clients have chats over HTTP, and a third responses in the background.
     """
@@ -41,6 +42,7 @@ class Options:
     reconnect: float = 60.0
     keepalive: float = 20.0
     http: bool = False
+    token: str | None = None
     lists: bool = False
 
 

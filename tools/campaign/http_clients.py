@@ -72,6 +72,7 @@ class OverHttp:
 
     Attributes:
         asks_twice: what still runs after it was cancelled is cancelled again.
+        token: the user's.
 
     Args:
         address: HOST:PORT of the server, or of the proxy before it; of several, with commas
@@ -81,6 +82,7 @@ class OverHttp:
     """
 
     asks_twice = False
+    token: str | None = None
 
     def __init__(
         self,
@@ -104,6 +106,8 @@ class OverHttp:
         address = self._address
         if "," in address:
             address = self._rng.choice(address.split(","))
+        if self.token is not None:
+            headers = {**(headers or {}), "Authorization": f"Bearer {self.token}"}
         return exchange(address, method, path, body, headers)
 
     def _checked(self, status: int, body: bytes) -> Any:

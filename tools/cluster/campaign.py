@@ -21,7 +21,7 @@ import trio
 from tools.campaign import campaign
 from tools.campaign.clients import Options
 from tools.campaign.upstreams import Upstream
-from tools.cluster import check
+from tools.cluster import check, fairness
 from tools.cluster.clients import PATIENCE, ClusterClients, ClusterJobs
 from tools.cluster.database import Database
 from tools.cluster.faults import CLIENTS, DATABASE, KINDS, OF_SEVERAL, Faults, Timing
@@ -48,6 +48,7 @@ class Plan(campaign.Plan):
         longest: most tokens of an answer.
         kinds: of faults.
         clustered: the servers know each other. If not, each has its own generations.
+        fairness: look at the shares of two users first.
         logs: where to keep all logs; None: nowhere.
     """
 
@@ -61,6 +62,7 @@ class Plan(campaign.Plan):
     timing: Timing = field(default_factory=Timing)
     kinds: tuple[str, ...] = tuple(KINDS)
     clustered: bool = True
+    fairness: bool = True
     logs: Path | None = None
 
 
@@ -72,12 +74,14 @@ class Outcome(campaign.Outcome[Plan]):
         faults: by kind.
         told: what happened when.
         excused: the first errors that were allowed.
+        shares: tokens of two users who both wanted more, before anything went wrong.
         disk: the database had a disk of its own, which could be full.
     """
 
     faults: dict[str, int] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
     excused: list[str] = field(default_factory=list)
+    shares: dict[str, int] = field(default_factory=dict)
     disk: bool = False
 
     @property
@@ -105,6 +109,7 @@ class Outcome(campaign.Outcome[Plan]):
             "seconds": round(self.seconds, 1),
             "faults": dict(sorted(self.faults.items())),
             "disk_of_its_own": self.disk,
+            "shares": self.shares,
             "told": self.told,
             "excused": self.excused,
             "counts": dict(sorted(self.ledger.counts.items())),
@@ -145,6 +150,8 @@ class _Campaign(campaign.Campaign[Outcome]):
         network = Network(random.Random(self.rng.random()))
         async with trio.open_nursery() as nursery:
             members = await self._members(nursery, network, database, upstreams)
+            if plan.fairness and plan.clustered:
+                await self._share(members)
             clients = self._clients(members)
             faults = Faults(
                 members,
@@ -189,7 +196,10 @@ class _Campaign(campaign.Campaign[Outcome]):
             await nursery.start(made.run)
             return made
 
-        options = ["--durability", "cluster"] if plan.clustered else []
+        users = self.folder / "users"
+        fairness.write_users(users)
+        options = ["--auth-token-file", str(users)]
+        options += ["--durability", "cluster"] if plan.clustered else []
         for upstream in upstreams:
             known = await gate(upstream.name, who, upstream.port)
             options += ["--upstream", f"http://{known.address}"]
@@ -215,13 +225,23 @@ class _Campaign(campaign.Campaign[Outcome]):
                 raise StartError(str(error)) from error
         return members
 
+    async def _share(self, members: Sequence[Member]) -> None:
+        """Before anything goes wrong: whether two users get the same."""
+        self.say("two users who both want more than there is")
+        plan, addresses = self.outcome.plan, [one.front.address for one in members]
+        found = await fairness.measure(addresses, plan.slots * plan.upstreams, self.rng)
+        self.outcome.shares = dict(found)
+        if (what := fairness.unfair(found)) is not None:
+            self.ledger.violation(what)
+
     def _clients(self, members: Sequence[Member]) -> ClusterClients:
         plan = self.outcome.plan
         address = ",".join(one.front.address for one in members)
         levels = (None, None, None, None, "disk") if plan.clustered else (None, "disk", "strict")
         jobs = ClusterJobs(random.Random(self.rng.random()), levels, plan.longest)
         rng = random.Random(self.rng.random())
-        options = Options(address, reconnect=20.0, http=True)
+        token = fairness.token_of(fairness.WORK)
+        options = Options(address, reconnect=20.0, http=True, token=token)
         return ClusterClients(options, jobs, self.ledger, rng)
 
     async def _trouble(

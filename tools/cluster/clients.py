@@ -105,6 +105,7 @@ class ClusterClients(Clients):
         over_http = (options.address, jobs, ledger, rng, PATIENCE, lambda: self.enough)
         self._http = ClusterHttp(*over_http)
         self._responses = ClusterResponses(*over_http)
+        self._http.token = self._responses.token = options.token
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
@@ -114,6 +115,7 @@ class ClusterClients(Clients):
             while client is None:
                 connection = llcuda_net.connect(
                     self._server(),
+                    token=options.token,
                     timeout=options.timeout,
                     reconnect=options.reconnect,
                     # Some notice soon that nothing comes any more, and some only late.
