@@ -127,6 +127,9 @@ class Scheduler:
 
     def park(self) -> None:
         """Wait for whoever has the ticket."""
+        machine = self._machines[getcurrent()]
+        if not machine.alive:  # it tidies up, which no killed process does
+            raise GreenletExit
         self._hub.switch()
 
     def wake(self, ticket: tuple[Any, int]) -> None:
@@ -135,7 +138,7 @@ class Scheduler:
 
     def _resume(self, one: Any, wait: int) -> None:
         machine = self._machines.get(one)
-        if machine is None or self._waits.get(one) != wait:
+        if machine is None or not machine.alive or self._waits.get(one) != wait:
             return  # it has ended, or was woken by something else
         if machine.stopped:
             machine.held.append((one, wait))
@@ -169,6 +172,10 @@ class Queue:
         if not self._items:
             raise queue.Empty
         return self._items.popleft()
+
+    def get_nowait(self) -> Any:
+        """Take something; raises queue.Empty where there is nothing."""
+        return self.get(block=False)
 
 
 class Flag:

@@ -400,7 +400,7 @@ def rewire(
     parts: Any = one
     parts._session = session
     parts._orders = Queue(scheduler)
-    parts._stopping = Flag(scheduler)
+    parts._stopping, parts._giving_up = Flag(scheduler), Flag(scheduler)
     parts._soon = lambda call: scheduler.after(0.0, call)
     if committed_late:
         commit, committed = parts._commit, parts._committed
