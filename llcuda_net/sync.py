@@ -54,7 +54,7 @@ __all__ = [
 
 
 def connect(
-    server: str | Address = "127.0.0.1:9000",
+    server: str | Address | Sequence[str | Address] = "127.0.0.1:9000",
     *,
     tls: bool | ssl.SSLContext = False,
     tls_ca: str | Path | None = None,
@@ -111,6 +111,11 @@ class Client:
     def close(self) -> None:
         """Close the connection; generations started here that run are cancelled. Idempotent."""
         self._finalizer()
+
+    @property
+    def server(self) -> str:
+        """HOST:PORT of the server that it is connected to; see `llcuda_net.Client.server`."""
+        return self._client.server
 
     @property
     def features(self) -> frozenset[str]:

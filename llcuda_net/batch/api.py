@@ -46,7 +46,8 @@ class BatchApi:
     """The batches of one server.
 
     Args:
-        url: of the server, without /v1.
+        url: of the server, without /v1; of several that share a database, with commas between:
+            where one is not there, the next is asked.
         token: sent as a bearer token.
         patience: seconds for which a server that is lost is tried again.
         note: told of a server that is lost, and of one that is back.
@@ -60,14 +61,24 @@ class BatchApi:
         patience: float = 60.0,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1")
+        self._urls = [one.strip().rstrip("/").removesuffix("/v1") for one in url.split(",")]
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._client = httpx.Client(base_url=f"{self.url}/v1", headers=headers, timeout=_TIMEOUT)
+        self._client = httpx.Client(headers=headers, timeout=_TIMEOUT)
+        self._turn_to(self._urls[0])
         self._patience = patience
         self._note = note
 
     def __repr__(self) -> str:
         return f"<BatchApi {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """Of the server, or of all of them, as they are given."""
+        return ",".join(self._urls)
+
+    def _turn_to(self, url: str) -> None:
+        self._now = url
+        self._client.base_url = f"{url}/v1"
 
     def close(self) -> None:
         """Close the connections that are kept."""
@@ -194,14 +205,14 @@ class BatchApi:
             try:
                 found = work()
             except httpx.TransportError as error:
-                why = f"{self.url} cannot be reached ({str(error) or type(error).__name__})"
+                why = f"{self._now} cannot be reached ({str(error) or type(error).__name__})"
             except ApiError as error:
                 if error.status != 503:
                     raise
                 why = str(error)
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 raise ConnectError(
-                    f"{self.url} does not answer as llcuda-server: {error}"
+                    f"{self._now} does not answer as llcuda-server: {error}"
                 ) from None
             else:
                 if until is not None:
@@ -213,6 +224,11 @@ class BatchApi:
                     self._note(f"{why}; trying again for {self._patience:g} s")
             if time.monotonic() >= until:
                 raise ConnectError(why)
+            behind = self._urls.index(self._now) + 1
+            if behind < len(self._urls):
+                self._turn_to(self._urls[behind])
+                continue
+            self._turn_to(self._urls[0])
             time.sleep(_AGAIN)
 
 

@@ -1,4 +1,4 @@
-"""The options that name the server, and the connection that they describe."""
+"""The options that name the servers, and the connection that they describe."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 DEFAULT_SERVER = "127.0.0.1:9000"
 
 
+#: What --server takes, as its help writes it.
+SERVERS = "HOST:PORT[,…]"
+
+
 def add(parser: argparse.ArgumentParser) -> None:
     """HOST:PORT, or --server; TLS and the token."""
     parser.add_argument(
-        "address", nargs="?", metavar="HOST:PORT", help=f"default: {DEFAULT_SERVER}"
+        "address",
+        nargs="?",
+        metavar=SERVERS,
+        help=f"one server, or several that share a database (default: {DEFAULT_SERVER})",
     )
     add_group(parser, "the same, as an option")
 
@@ -29,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def add_group(parser: argparse.ArgumentParser, help_: str = f"default: {DEFAULT_SERVER}") -> None:
     """--server, TLS and the token, for a command whose arguments are something else."""
     where = parser.add_argument_group("where to connect")
-    where.add_argument("--server", metavar="HOST:PORT", help=help_)
+    where.add_argument("--server", metavar=SERVERS, help=help_)
     where.add_argument("--tls", action="store_true", help="connect with TLS")
     where.add_argument("--tls-ca", metavar="FILE", help="trust this PEM file (implies --tls)")
     where.add_argument("--token-file", metavar="FILE", help="a file that holds the token")
@@ -39,7 +46,7 @@ class Dialler:
     """Opens connections to the server that the options name.
 
     Attributes:
-        server: its HOST:PORT, as it was given.
+        server: its HOST:PORT, as it was given; of several, all until one was reached.
 
     Raises:
         CommandError: the options contradict each other, or the token file cannot be read.
@@ -50,13 +57,14 @@ class Dialler:
         if address is not None and arguments.server is not None:
             fail("give HOST:PORT or --server, not both")
         given: str | None = address or arguments.server
-        self.server = given or os.environ.get("LLCUDA_SERVER") or DEFAULT_SERVER
+        self._servers = given or os.environ.get("LLCUDA_SERVER") or DEFAULT_SERVER
+        self.server = self._servers
         self._tls: bool = arguments.tls
         self._tls_ca: str | None = arguments.tls_ca
         self._token = read_token(arguments.token_file)
 
     def http(self) -> httpx.Client:
-        """A client of the HTTP on the server's port.
+        """A client of the HTTP on the port of the server that was reached last, or the first one.
 
         Raises:
             ConfigError: as `__call__`.
@@ -64,9 +72,9 @@ class Dialler:
         import httpx
 
         from llcuda_net.client.dial import tls_context
-        from llcuda_net.util.address import parse_address
+        from llcuda_net.util.address import parse_addresses
 
-        address = parse_address(self.server)
+        address, *_ = parse_addresses(self.server)
         context = tls_context(self._tls, self._tls_ca)
         return httpx.Client(
             base_url=f"{'http' if context is None else 'https'}://{address}",
@@ -86,6 +94,8 @@ class Dialler:
         """
         from llcuda_net import sync
 
-        return sync.connect(
-            self.server, tls=self._tls, tls_ca=self._tls_ca, token=self._token, reconnect=0
+        client = sync.connect(
+            self._servers, tls=self._tls, tls_ca=self._tls_ca, token=self._token, reconnect=0
         )
+        self.server = client.server
+        return client

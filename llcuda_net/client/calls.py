@@ -25,6 +25,11 @@ class Calls:
         self._connection = connection
 
     @property
+    def server(self) -> str:
+        """HOST:PORT of the server that it is connected to, or was last."""
+        return self._connection.name
+
+    @property
     def features(self) -> frozenset[str]:
         """The requests that the server announced: `generate`, `attach`, `embed`…"""
         return self._connection.features

@@ -14,7 +14,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -25,7 +24,7 @@ import llcuda_protocol as wire
 from llcuda_net.client.calls import Calls
 from llcuda_net.client.chat.options import chat_options
 from llcuda_net.client.chat.parts import Source
-from llcuda_net.client.dial import dial, tls_context
+from llcuda_net.client.dial import Servers, addresses_of, tls_context
 from llcuda_net.client.reconnecting import ReconnectingConnection
 from llcuda_net.client.requests import (
     CHANNELS,
@@ -38,7 +37,7 @@ from llcuda_net.client.requests import (
 )
 from llcuda_net.client.stream import Opening, Result, Stream, require_attach
 from llcuda_net.errors import ConnectError, RequestError
-from llcuda_net.util.address import Address, parse_address
+from llcuda_net.util.address import Address
 
 #: Seconds to wait for a connection and the server's greeting.
 CONNECT_TIMEOUT = 10.0
@@ -50,7 +49,7 @@ RECONNECT = 30.0
 
 @asynccontextmanager
 async def connect(
-    server: str | Address = "127.0.0.1:9000",
+    server: str | Address | Sequence[str | Address] = "127.0.0.1:9000",
     *,
     tls: bool | ssl.SSLContext = False,
     tls_ca: str | Path | None = None,
@@ -66,7 +65,9 @@ async def connect(
     server.
 
     Args:
-        server: HOST:PORT; an IPv6 address stands in brackets.
+        server: HOST:PORT; an IPv6 address stands in brackets. Of servers that share a database also
+            several, as a list or with commas between: they are tried in turn, and what a lost
+            connection leaves behind goes on at the next one.
         tls: whether to use TLS, or an SSLContext to use as it is.
         tls_ca: PEM file with the certificates to trust in place of the system's; implies TLS.
         token: the secret, for a server that requires one.
@@ -83,21 +84,21 @@ async def connect(
         ConnectError: no llcuda-server could be reached there.
         RequestError: the server refused the connection: code `unauthorized` for the token.
     """
-    address = parse_address(server) if isinstance(server, str) else server
-    context = tls_context(tls, tls_ca)
+    servers = Servers(addresses_of(server), tls_context(tls, tls_ca), timeout)
     started = trio.current_time()
     transport: trio.abc.Stream | None = None
     with trio.move_on_after(timeout):
-        transport = await dial(address, context)
+        transport = await servers.dial()
     if transport is None:
-        raise ConnectError(f"cannot connect to {address}: no answer within {timeout:g} s")
+        raise ConnectError(f"cannot connect to {servers}: no answer within {timeout:g} s")
     connection = ReconnectingConnection(
-        str(address),
+        lambda: servers.name,
         token=token,
         timeout=timeout,
         keepalive=keepalive,
         reconnect=reconnect,
-        redial=partial(dial, address, context),
+        redial=servers.dial,
+        servers=len(servers),
         on_note=on_note,
     )
     left = max(0.0, started + timeout - trio.current_time())

@@ -1,6 +1,10 @@
 """Opening the byte stream to a server, plain or TLS, with one clear line for each way to fail.
 
 That includes the peer that answers but is no llcuda-server: its first bytes name what it is.
+
+Servers that share a database are tried in turn, until one can be reached: each goes on with what
+another one has begun. The one behind that which was reached last comes first: that one is gone, or
+about to go.
 """
 
 from __future__ import annotations
@@ -8,12 +12,13 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
 
 from llcuda_net.errors import ConfigError, ConnectError
-from llcuda_net.util.address import Address
+from llcuda_net.util.address import Address, parse_addresses
 
 #: How other servers begin, and what they are.
 _OTHER_SERVERS = {
@@ -22,6 +27,26 @@ _OTHER_SERVERS = {
     b"SSH-": "an SSH server",
     b"220": "a mail or FTP server",
 }
+#: Seconds that one server of several is given at least.
+_LEAST = 1.0
+
+
+def addresses_of(server: str | Address | Sequence[str | Address]) -> tuple[Address, ...]:
+    """The addresses that a caller names: one, several with commas between, or a list of such.
+
+    Raises:
+        ConfigError: one of them is no address, or there is none.
+    """
+    if isinstance(server, Address):
+        return (server,)
+    if isinstance(server, str):
+        return parse_addresses(server)
+    found: dict[Address, None] = {}
+    for one in server:
+        found.update(dict.fromkeys(addresses_of(one)))
+    if not found:
+        raise ConfigError("the list of servers is empty")
+    return tuple(found)
 
 
 def tls_context(tls: bool | ssl.SSLContext, authority: str | Path | None) -> ssl.SSLContext | None:
@@ -69,6 +94,63 @@ async def dial(address: Address, context: ssl.SSLContext | None) -> trio.abc.Str
         await trio.aclose_forcefully(plain)
         raise
     return stream
+
+
+class Servers:
+    """Dials one of several servers.
+
+    Args:
+        addresses: of each, the preferred one first.
+        context: what to verify them with; None for plain connections.
+        timeout: seconds for all of them together.
+    """
+
+    def __init__(
+        self, addresses: Sequence[Address], context: ssl.SSLContext | None, timeout: float
+    ) -> None:
+        self._addresses = tuple(addresses)
+        self._context = context
+        self._share = max(_LEAST, timeout / len(self._addresses))
+        self._next = 0
+        self._reached = self._addresses[0]
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self._addresses))
+
+    def __repr__(self) -> str:
+        return f"<Servers {self}; {self._reached} was reached last>"
+
+    @property
+    def name(self) -> str:
+        """HOST:PORT of the one that was reached last; before that, of the first one."""
+        return str(self._reached)
+
+    async def dial(self) -> trio.abc.Stream:
+        """A stream to the next one that can be reached.
+
+        Raises:
+            ConnectError: none can; the message says why, of each.
+        """
+        if len(self) == 1:
+            return await dial(self._reached, self._context)
+        failures = []
+        for _ in range(len(self)):
+            address = self._addresses[self._next]
+            self._next = (self._next + 1) % len(self)
+            try:
+                with trio.fail_after(self._share):
+                    stream = await dial(address, self._context)
+            except trio.TooSlowError:
+                failures.append(f"{address} does not answer")
+            except ConnectError as error:
+                failures.append(str(error).partition("; ")[0])
+            else:
+                self._reached = address
+                return stream
+        raise ConnectError(f"no server can be reached: {'; '.join(failures)}")
 
 
 def explain_greeting(name: str, first: bytes, otherwise: str) -> str:

@@ -57,33 +57,38 @@ class ReconnectingConnection:
     """The client's connection to a server: one `ServerConnection` after another.
 
     Args:
-        name: the server's name in messages.
+        name: the server's name in messages; of several, the one that `redial` has reached last.
         token: the secret, for a server that requires one.
         timeout: seconds for one attempt to connect.
         keepalive: as for `ServerConnection`.
         reconnect: seconds for which a lost connection is tried again; 0: not at all.
-        redial: opens another byte stream to the same server; None: a lost connection stays lost.
+        redial: opens another byte stream to the same server, or to the next one; None: a lost
+            connection stays lost.
+        servers: how many `redial` has. The first greeting is asked of each, until one greets.
         on_note: called with one line for a person when the connection is lost, and what becomes
             of it.
     """
 
     def __init__(
         self,
-        name: str,
+        name: str | Callable[[], str],
         *,
         token: str | None,
         timeout: float,
         keepalive: float,
         reconnect: float = 0.0,
         redial: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
+        servers: int = 1,
         on_note: Callable[[str], object] | None = None,
     ) -> None:
-        self.name = name
+        self._name = name
         self._token = token
         self._timeout = timeout
         self._keepalive = keepalive
         self._reconnect = reconnect
         self._redial = redial if reconnect > 0 else None
+        self._next = redial
+        self._servers = servers
         self._notices = Notices(on_note)
         self._connection: ServerConnection
         self._nursery: trio.Nursery
@@ -116,7 +121,7 @@ class ReconnectingConnection:
         async with trio.open_nursery() as self._nursery:
             self._connection = self._begin(transport)
             try:
-                await self._connection.greet(self._token, timeout)
+                await self._greet_first(timeout)
                 if self._redial is not None:
                     self._nursery.start_soon(self._watch)
                 yield
@@ -130,6 +135,31 @@ class ReconnectingConnection:
                 raise raised
             finally:
                 del raised
+
+    @property
+    def name(self) -> str:
+        """The server's name in messages."""
+        return self._name if isinstance(self._name, str) else self._name()
+
+    async def _greet_first(self, timeout: float) -> None:
+        """Greet the server, or one of those behind it in the list."""
+        until = trio.current_time() + timeout
+        for left in reversed(range(self._servers)):
+            # Who takes the connection and says nothing may not use up the time of the others.
+            share = max(0.0, until - trio.current_time()) / (left + 1)
+            try:
+                await self._connection.greet(self._token, share)
+                return
+            except (ConnectError, RequestError):
+                passes = self._connection.failure is None or self._connection.lost
+                if not left or not passes or self._next is None:
+                    raise
+                self._connection.stop()
+                await self._connection.over.wait()
+                with trio.move_on_at(until):
+                    self._connection = self._begin(await self._next())
+                    continue
+                raise
 
     @property
     def features(self) -> frozenset[str]:

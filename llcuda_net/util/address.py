@@ -53,6 +53,15 @@ def parse_address(text: str, *, default_port: int = DEFAULT_PORT, lowest_port: i
     return Address(host, default_port if port is None else _port(port, text, lowest_port))
 
 
+def parse_addresses(text: str) -> tuple[Address, ...]:
+    """Read a list of addresses to connect to, with commas between: each of them once.
+
+    Raises:
+        ConfigError: one of them is no address.
+    """
+    return tuple(dict.fromkeys(parse_address(part) for part in text.split(",")))
+
+
 def _port(text: str, whole: str, lowest: int) -> int:
     # Not int() alone: it takes "+1", "1_0" and digits of other scripts.
     if text.isascii() and text.isdigit() and len(text) <= 5 and lowest <= int(text) <= 65_535:

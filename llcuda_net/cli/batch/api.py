@@ -49,7 +49,7 @@ Each line of the output is its answer, in the same order; those that failed are 
 Ctrl-C ends the command, not the batch: the server goes on, and --resume waits for its end.
 
 environment:
-  LLCUDA_SERVER  the server's HOST:PORT          LLCUDA_TOKEN  the token itself
+  LLCUDA_SERVER  HOST:PORT, or several: A,B      LLCUDA_TOKEN  the token itself
 
 exit codes: 0 every request was answered, 1 some failed, or the batch did (stderr says why),
 2 usage, 3 the server could not be reached, 130 or 143 stopped
@@ -66,7 +66,11 @@ def make_parser() -> Parser:
     )
     parser.add_argument("input", nargs="?", metavar="INPUT", help="requests, JSON lines")
     parser.add_argument(
-        "--api", nargs="?", const="", metavar="URL", help=f"the server (LLCUDA_SERVER, {_DEFAULT})"
+        "--api",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help=f"the server, or several that share a database: A,B (LLCUDA_SERVER, {_DEFAULT})",
     )
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="answers, JSON lines")
     parser.add_argument("--resume", metavar="ID", help="wait for a batch that was made before")
@@ -118,7 +122,10 @@ def _checked(arguments: argparse.Namespace) -> argparse.Namespace:
             if arguments.input is not None and path.samefile(arguments.input):
                 fail("the input and the output are the same file")
     server = arguments.api or os.environ.get("LLCUDA_SERVER") or _DEFAULT
-    arguments.api = server if "://" in server else f"http://{server}"
+    servers = [one.strip() for one in server.split(",")]
+    if not all(servers):
+        fail("the list of servers has an empty name")
+    arguments.api = ",".join(one if "://" in one else f"http://{one}" for one in servers)
     return arguments
 
 

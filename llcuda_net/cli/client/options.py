@@ -19,7 +19,7 @@ from llcuda_net.cli.common import (
     fail,
     token_limit,
 )
-from llcuda_net.cli.server_options import DEFAULT_SERVER
+from llcuda_net.cli.server_options import DEFAULT_SERVER, SERVERS
 
 PROG = "llcuda-client"
 _RECONNECT = 30.0
@@ -66,7 +66,7 @@ say so, and also where another upstream went on with it. Ctrl-C stops an answer 
 with --attach it only stops reading.
 
 environment:
-  LLCUDA_SERVER  the server's HOST:PORT          LLCUDA_TOKEN  the token itself
+  LLCUDA_SERVER  HOST:PORT, or several: A,B      LLCUDA_TOKEN  the token itself
   NO_COLOR       when set, no colours
 
 exit codes:
@@ -140,7 +140,11 @@ def build_parser() -> Parser:
         "--json it implies --no-stream",
     )
     where = parser.add_argument_group("where to connect")
-    where.add_argument("--server", metavar="HOST:PORT", help=f"default: {DEFAULT_SERVER}")
+    where.add_argument(
+        "--server",
+        metavar=SERVERS,
+        help=f"one, or several that share a database: any of them will do ({DEFAULT_SERVER})",
+    )
     where.add_argument("--tls", action="store_true", help="connect with TLS")
     where.add_argument("--tls-ca", metavar="FILE", help="trust this PEM file (implies --tls)")
     where.add_argument("--token-file", metavar="FILE", help="a file that holds the token")

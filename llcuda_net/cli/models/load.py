@@ -24,7 +24,7 @@ examples:
   llcuda models load --server gpu1:9000 --no-wait qwen3 embeddings
 
 environment:
-  LLCUDA_SERVER  the server's HOST:PORT          LLCUDA_TOKEN  the token itself
+  LLCUDA_SERVER  HOST:PORT, or several: A,B      LLCUDA_TOKEN  the token itself
 """
 #: It knows nothing of the models folder.
 LOCAL = False

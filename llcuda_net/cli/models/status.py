@@ -19,7 +19,7 @@ examples:
   llcuda models status --server gpu1:9000 --json
 
 environment:
-  LLCUDA_SERVER  the server's HOST:PORT          LLCUDA_TOKEN  the token itself
+  LLCUDA_SERVER  HOST:PORT, or several: A,B      LLCUDA_TOKEN  the token itself
 """
 #: It knows nothing of the models folder.
 LOCAL = False

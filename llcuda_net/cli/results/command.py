@@ -199,7 +199,9 @@ def _add_filters(parser: Parser) -> None:
 
 def _add_server(parser: Parser) -> None:
     group = parser.add_argument_group("with --semantic, the server of the data directory")
-    group.add_argument("--server", metavar="HOST:PORT", help="default: where it says it listens")
+    group.add_argument(
+        "--server", metavar="HOST:PORT[,…]", help="default: where it says it listens"
+    )
     group.add_argument("--tls", action="store_true", help="connect with TLS")
     group.add_argument("--tls-ca", metavar="FILE", help="trust this PEM file (implies --tls)")
     group.add_argument("--token-file", metavar="FILE", help="a file that holds the token")

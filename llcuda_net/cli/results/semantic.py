@@ -28,7 +28,7 @@ from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.model.fingerprint import file_of, hash_of_file
 from llcuda_net.util import logs
-from llcuda_net.util.address import Address, parse_address
+from llcuda_net.util.address import Address, parse_addresses
 from llcuda_net.util.terminal import echo, one_line, paint
 from llcuda_protocol.kinds import MAX_HITS
 
@@ -105,9 +105,8 @@ def _at_the_server(
 ) -> tuple[list[Hit], int]:
     if not address:
         fail("the server of the data directory does not say where it listens: give --server")
-    found = parse_address(address)
-    if found.host in _LOOPBACK:
-        found = Address(_LOOPBACK[found.host], found.port)
+    servers = parse_addresses(address)
+    found = ",".join(str(Address(_LOOPBACK.get(one.host, one.host), one.port)) for one in servers)
     token = read_token(arguments.token_file)
     with sync.connect(found, tls=arguments.tls, tls_ca=arguments.tls_ca, token=token) as client:
         hits = client.search(text, k)

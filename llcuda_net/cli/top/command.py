@@ -38,7 +38,7 @@ free (░, .). A user sees only their own requests in it; an admin sees all. Whe
 lost, it is made again.
 
 environment:
-  LLCUDA_SERVER  the server's HOST:PORT          LLCUDA_TOKEN  the token itself
+  LLCUDA_SERVER  HOST:PORT, or several: A,B      LLCUDA_TOKEN  the token itself
   NO_COLOR       when set, no colours
 
 exit codes: 0 done, 1 the server said no, 2 wrong usage, 3 no connection at the start,
