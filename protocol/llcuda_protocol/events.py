@@ -18,6 +18,7 @@ from .replies import (
     Deleted,
     Done,
     Durable,
+    Facts,
     GoAway,
     Hits,
     Listing,
@@ -135,6 +136,7 @@ Frame = (
     | Channel
     | Tokens
     | Durable
+    | Facts
     | Vectors
     | Hits
     | Listing
@@ -160,6 +162,7 @@ __all__ = [
     "Embed",
     "Error",
     "Event",
+    "Facts",
     "Frame",
     "Generate",
     "GoAway",

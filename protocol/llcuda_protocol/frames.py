@@ -20,6 +20,7 @@ from .kinds import (
     FIRST_IGNORED,
     LAST_IGNORED,
     MAX_CREDIT,
+    MAX_FACTS,
     MAX_PING,
     MAX_SEQUENCE,
     MAX_STREAM,
@@ -36,6 +37,7 @@ _FIRST = integer(0, MAX_SEQUENCE)
 _ADD = integer(1, MAX_CREDIT)
 _PAYLOAD = blob(MAX_PING)
 _PIECE = blob(MAX_UPLOAD_PIECE)
+_FACTS = blob(MAX_FACTS)
 _TOKEN_ID = integer(0, MAX_TOKEN_ID)
 _TOKEN_BYTES = blob(65_536)
 _LOGPROB = number(-3.5e38, 3.5e38)
@@ -144,6 +146,9 @@ def encode(event: ev.Frame) -> bytes:
     if isinstance(event, ev.Upload):
         piece = _PIECE(event.data, "data")
         return _finish([int(kind), event.stream, piece, boolean(event.more, "more")])
+    if isinstance(event, ev.Facts):
+        facts = _FACTS(event.data, "data")
+        return _finish([int(kind), event.stream, facts, boolean(event.more, "more")])
     if isinstance(event, ev.Vectors):
         vectors = _vectors(event.vectors)
         return _finish([int(kind), event.stream, _FIRST(event.first, "first"), vectors])
@@ -316,6 +321,9 @@ def _event(kind: Kind, stream: int, frame: list[Any]) -> ev.Frame:
     if kind is Kind.UPLOAD:
         _length(frame, 4, name)
         return ev.Upload(stream, _PIECE(frame[2], "data"), boolean(frame[3], "more"))
+    if kind is Kind.FACTS:
+        _length(frame, 4, name)
+        return ev.Facts(stream, _FACTS(frame[2], "data"), boolean(frame[3], "more"))
     _length(frame, 3, name)
     if kind is Kind.CREDIT:
         return ev.Credit(stream, _ADD(frame[2], "add"))

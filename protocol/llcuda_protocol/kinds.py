@@ -29,6 +29,8 @@ MAX_TOKEN_ID = (1 << 31) - 1
 MAX_PING = 64
 #: Largest piece of an upload, in bytes: none holds up the other streams.
 MAX_UPLOAD_PIECE = 65_536
+#: Largest piece of facts, in bytes.
+MAX_FACTS = 65_536
 #: Kinds that a receiver ignores, both included: hints of later versions.
 FIRST_IGNORED = 64
 LAST_IGNORED = 95
@@ -76,6 +78,7 @@ class Kind(IntEnum):
     LISTING = 29
     CHANNEL = 30
     DELETED = 31
+    FACTS = 32
 
 
 #: What each role may send. A client sends error on stream 0 only: it ends a stream with cancel.
@@ -114,6 +117,7 @@ SENT_BY: dict[Role, frozenset[Kind]] = {
             Kind.LISTING,
             Kind.CHANNEL,
             Kind.DELETED,
+            Kind.FACTS,
             Kind.PING,
             Kind.PONG,
             Kind.ERROR,

@@ -14,6 +14,7 @@ from .schema import (
     LINE,
     NAME,
     PARAMS,
+    PROOF,
     SECONDS,
     WORD,
     Field,
@@ -32,6 +33,7 @@ class Welcome:
 
     Attributes:
         max_upload: bytes of one upload at most; None: it takes none.
+        peer: proves to another server of the cluster which server this is.
     """
 
     version: int
@@ -40,6 +42,7 @@ class Welcome:
     agent: str | None = None
     features: list[str] = field(default_factory=list)
     max_upload: int | None = None
+    peer: bytes | None = None
 
     KIND: ClassVar[Kind] = Kind.WELCOME
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -49,6 +52,7 @@ class Welcome:
         "agent": Field(NAME),
         "features": Field(list_of(NAME, 256)),
         "max_upload": Field(COUNT),
+        "peer": Field(PROOF),
     }
 
 
@@ -254,6 +258,22 @@ class Deleted:
 
     KIND: ClassVar[Kind] = Kind.DELETED
     FIELDS: ClassVar[dict[str, Field]] = {"id": Field(WORD, required=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A piece of what another server of the cluster must know of a generation to follow it.
+
+    Attributes:
+        data: at most MAX_FACTS bytes of a document.
+        more: whether the next piece is of the same document.
+    """
+
+    stream: int
+    data: bytes = field(repr=False)
+    more: bool = False
+
+    KIND: ClassVar[Kind] = Kind.FACTS
 
 
 @dataclass(frozen=True, slots=True)

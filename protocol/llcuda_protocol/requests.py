@@ -21,6 +21,7 @@ from .schema import (
     LINE,
     NAME,
     PARAMS,
+    PEER,
     PROMPT,
     SECONDS,
     WORD,
@@ -29,6 +30,7 @@ from .schema import (
     integer,
     list_of,
     number,
+    record,
     text,
 )
 from .values.chat import CHAT, MESSAGE
@@ -41,6 +43,8 @@ class Hello:
     Attributes:
         token: the user's token, where the server requires one.
         features: what the client takes.
+        peer: the client is a server of the same cluster, which asks for a user: SPEC.md names the
+            keys.
     """
 
     versions: list[int]
@@ -49,6 +53,7 @@ class Hello:
     token: str | None = field(default=None, repr=False)
     agent: str | None = None
     features: list[str] = field(default_factory=list)
+    peer: dict[str, Any] | None = None
 
     KIND: ClassVar[Kind] = Kind.HELLO
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -58,7 +63,13 @@ class Hello:
         "token": Field(text(4096)),
         "agent": Field(NAME),
         "features": Field(list_of(NAME, 256)),
+        "peer": Field(PEER),
     }
+
+
+#: What servers of a cluster say to each other with a request, and with the reading of a generation.
+_BEGUN_ELSEWHERE = {"id": Field(WORD), "api": Field(PARAMS)}
+_READ_ELSEWHERE = {"on_disconnect": Field(number(0.0, MAX_LINGER))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,8 @@ class Generate:
         channels: also send channel frames: where text, reasoning and tool calls begin.
         previous: id of an earlier generation: its conversation goes on with this request.
         transient: all of it is erased a while after its end.
+        peer: what another server of the cluster has decided of it: its id, and how its answer is
+            written.
     """
 
     stream: int
@@ -107,6 +120,7 @@ class Generate:
     channels: bool = False
     previous: str | None = None
     transient: bool = False
+    peer: dict[str, Any] | None = None
 
     KIND: ClassVar[Kind] = Kind.GENERATE
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -130,6 +144,7 @@ class Generate:
         "channels": Field(boolean),
         "previous": Field(WORD),
         "transient": Field(boolean),
+        "peer": Field(record(_BEGUN_ELSEWHERE, closed=True)),
     }
 
 
@@ -140,6 +155,7 @@ class Attach:
     Attributes:
         credit, tokens, durable, splices, channels: as in Generate.
         epoch: of the resumed stream, from its `Accepted`; None: nothing was read before.
+        peer: what another server of the cluster says for those who read it there.
     """
 
     stream: int
@@ -151,6 +167,7 @@ class Attach:
     durable: bool = False
     splices: bool = False
     channels: bool = False
+    peer: dict[str, Any] | None = None
 
     KIND: ClassVar[Kind] = Kind.ATTACH
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -162,6 +179,7 @@ class Attach:
         "durable": Field(boolean),
         "splices": Field(boolean),
         "channels": Field(boolean),
+        "peer": Field(record(_READ_ELSEWHERE, closed=True)),
     }
 
 

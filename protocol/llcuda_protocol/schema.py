@@ -247,6 +247,17 @@ SECONDS = number(0.0, 1e9)
 WHEN = number(0.0, 1e12)
 PARAMS = json_map(256)
 TOKEN_IDS = integers(0, MAX_TOKEN_ID)
+#: What proves that one knows the secret of a cluster: an HMAC with SHA-256.
+PROOF = blob(32)
+#: The greeting of a server to another one of its cluster.
+PEER = record(
+    {
+        "server": Field(COUNT, required=True),
+        "to": Field(COUNT, required=True),
+        "user": Field(NAME, required=True),
+        "nonce": Field(blob(64), required=True),
+    }
+)
 #: A result that a search found.
 HIT = record(
     {

@@ -73,6 +73,7 @@ STREAM_TABLE: dict[StreamState, dict[Kind, StreamState]] = {
     },
     _S.WAITING: {
         Kind.ACCEPTED: _S.RUNNING,
+        Kind.FACTS: _S.WAITING,
         Kind.CREDIT: _S.WAITING,
         Kind.CANCEL: _S.WAITING,
         Kind.ERROR: _S.CLOSED,
@@ -83,6 +84,7 @@ STREAM_TABLE: dict[StreamState, dict[Kind, StreamState]] = {
         Kind.SPLICE: _S.RUNNING,
         Kind.CHANNEL: _S.RUNNING,
         Kind.DURABLE: _S.RUNNING,
+        Kind.FACTS: _S.RUNNING,
         Kind.CREDIT: _S.RUNNING,
         Kind.CANCEL: _S.RUNNING,
         Kind.DONE: _S.CLOSED,

@@ -63,7 +63,7 @@ def blocks(text: str) -> list[str]:
 #: Replies to requests that a client of text alone does not make.
 NOT_ASKED_FOR = {
     *(Kind.VECTORS, Kind.REPORT, Kind.HITS, Kind.LISTING),
-    *(Kind.CHANNEL, Kind.DELETED),
+    *(Kind.CHANNEL, Kind.DELETED, Kind.FACTS),
 }
 #: The blocks of section 17: a connection, two of a generation that is resumed, one of a splice.
 EXAMPLES = blocks(section("17. A connection in hex"))

@@ -157,6 +157,9 @@ def test_a_draining_server_takes_requests_that_crossed() -> None:
 def test_diagram() -> None:
     lines = diagram().splitlines()
     assert lines[0] == "idle --generate, attach--> waiting"
-    assert "running --queue, tokens, splice, channel, durable, credit, cancel--> running" in lines
+    assert (
+        "running --queue, tokens, splice, channel, durable, facts, credit, cancel--> running"
+        in lines
+    )
     assert "open --ping, pong--> open" in diagram(CONNECTION_TABLE).splitlines()
     assert not any(line.startswith("closed") for line in lines)

@@ -29,6 +29,7 @@ from llcuda_protocol import (
     Durable,
     Embed,
     Error,
+    Facts,
     Frame,
     Generate,
     GoAway,
@@ -185,6 +186,10 @@ class TwoEnds(RuleBasedStateMachine):
     def switch(self, pick: int) -> None:
         self.say(Role.SERVER, Channel(self.stream(Role.SERVER, pick), 1, "tool_call", 0, "c", "f"))
 
+    @rule(pick=PICK, more=st.booleans())
+    def tell_facts(self, pick: int, more: bool) -> None:
+        self.say(Role.SERVER, Facts(self.stream(Role.SERVER, pick), b"f", more))
+
     @rule(pick=PICK, well=st.booleans())
     def finish(self, pick: int, well: bool) -> None:
         number = self.stream(Role.SERVER, pick)
@@ -272,6 +277,7 @@ def talk(seed: int, steps: int = 400) -> TwoEnds:
         (4, lambda: ends.tell_entries(chance.randrange(99))),
         (6, lambda: ends.upload(chance.randrange(99), chance.random() < 0.8)),
         (4, lambda: ends.switch(chance.randrange(99))),
+        (4, lambda: ends.tell_facts(chance.randrange(99), chance.random() < 0.5)),
         (4, lambda: ends.finish(chance.randrange(99), chance.random() < 0.8)),
         (2, lambda: ends.say(chance.choice(list(Role)), Ping(b"p"))),
         (2, lambda: ends.say(Role.SERVER, Queue(ends.stream(Role.SERVER, chance.randrange(9)), 1))),

@@ -19,6 +19,7 @@ from llcuda_protocol import (
     Embed,
     Error,
     ErrorCode,
+    Facts,
     Frame,
     Generate,
     GoAway,
@@ -105,6 +106,9 @@ ENTRIES = st.fixed_dictionaries(
     },
 )
 NAMES = st.text(min_size=1, max_size=12)
+PEERS = st.fixed_dictionaries(
+    {"server": COUNTS, "to": COUNTS, "user": TEXT, "nonce": st.binary(max_size=64)}
+)
 #: Where the bytes of an image or of audio are: in the part, or in an upload.
 _INSIDE = st.fixed_dictionaries({"data": st.binary(min_size=1, max_size=9)})
 _UPLOADED = st.fixed_dictionaries({"upload": STREAMS})
@@ -200,9 +204,16 @@ def _frames(stream: st.SearchStrategy[int]) -> dict[Kind, st.SearchStrategy[Fram
             optional,
             optional,
             st.lists(TEXT, max_size=3),
+            st.none() | PEERS,
         ),
         Kind.WELCOME: st.builds(
-            Welcome, version, *limits, optional, st.lists(TEXT, max_size=3), st.none() | COUNTS
+            Welcome,
+            version,
+            *limits,
+            optional,
+            st.lists(TEXT, max_size=3),
+            st.none() | COUNTS,
+            st.none() | st.binary(max_size=32),
         ),
         Kind.GENERATE: st.builds(
             Generate,
@@ -227,6 +238,7 @@ def _frames(stream: st.SearchStrategy[int]) -> dict[Kind, st.SearchStrategy[Fram
             st.booleans(),
             optional,
             st.booleans(),
+            st.none() | st.fixed_dictionaries({}, optional={"id": TEXT, "api": JSON_MAPS}),
         ),
         Kind.ATTACH: st.builds(
             Attach,
@@ -239,6 +251,7 @@ def _frames(stream: st.SearchStrategy[int]) -> dict[Kind, st.SearchStrategy[Fram
             st.booleans(),
             st.booleans(),
             st.booleans(),
+            st.none() | st.fixed_dictionaries({}, optional={"on_disconnect": SECONDS}),
         ),
         Kind.EMBED: st.builds(Embed, stream, st.lists(TEXT, min_size=1, max_size=3), optional),
         Kind.SEARCH: st.builds(Search, stream, TEXT, st.integers(1, MAX_HITS)),
@@ -266,6 +279,7 @@ def _frames(stream: st.SearchStrategy[int]) -> dict[Kind, st.SearchStrategy[Fram
         Kind.QUEUE: st.builds(Queue, stream, COUNTS, st.none() | SECONDS, optional),
         Kind.SPLICE: st.builds(Splice, stream, COUNTS, optional),
         Kind.CHANNEL: st.builds(Channel, stream, COUNTS, TEXT, COUNTS, optional, optional),
+        Kind.FACTS: st.builds(Facts, stream, st.binary(max_size=20), st.booleans()),
         Kind.DELETED: st.builds(Deleted, stream, TEXT),
         Kind.TOKENS: tokens(stream),
         Kind.DURABLE: st.builds(Durable, stream, COUNTS),
