@@ -254,7 +254,7 @@ PEER = record(
     {
         "server": Field(COUNT, required=True),
         "to": Field(COUNT, required=True),
-        "user": Field(NAME, required=True),
+        "user": Field(NAME),
         "nonce": Field(blob(64), required=True),
     }
 )

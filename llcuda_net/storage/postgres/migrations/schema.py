@@ -18,6 +18,7 @@ from llcuda_net.storage.postgres.migrations.migration import Migration
 from llcuda_net.storage.postgres.migrations.objects import OBJECTS
 from llcuda_net.storage.postgres.migrations.owners import OWNERS
 from llcuda_net.storage.postgres.migrations.results import RESULTS
+from llcuda_net.storage.postgres.migrations.secret import SECRET
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +26,7 @@ log = structlog.get_logger(__name__)
 _LOCK = int.from_bytes(b"llcuda", "big")
 
 #: All of them, in the order of their numbers.
-MIGRATIONS = (RESULTS, LEASES, MIRROR, OWNERS, OBJECTS)
+MIGRATIONS = (RESULTS, LEASES, MIRROR, SECRET, OWNERS, OBJECTS)
 
 
 def migrate(session: Session, migrations: Sequence[Migration] = MIGRATIONS) -> None:
