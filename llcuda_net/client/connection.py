@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -103,6 +104,11 @@ class ServerConnection:
         greeted = self.welcome is not None and self.failure is None
         return greeted and self.going_away is None and not self._leaving
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request is open."""
+        return not self._channels
+
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Serve the connection until it fails or is stopped; shielded from cancellation."""
@@ -123,12 +129,15 @@ class ServerConnection:
         """Close it."""
         self._tasks.cancel()
 
-    async def greet(self, token: str | None, timeout: float) -> None:
+    async def greet(
+        self, token: str | None, timeout: float, peer: dict[str, Any] | None = None
+    ) -> None:
         """Greet the server; the connection is usable afterwards.
 
         Args:
             token: the secret, for a server that requires one.
             timeout: seconds to wait for the server's greeting.
+            peer: of a server that greets another one of its cluster.
 
         Raises:
             ConnectError: there is no llcuda-server at the other end.
@@ -142,6 +151,7 @@ class ServerConnection:
             token,
             agent="llcuda-net",
             features=[*TAKES],
+            peer=peer,
         )
         try:
             self._carrier.send(hello)

@@ -280,6 +280,13 @@ def owned(db: Connection, server: int) -> dict[str, int]:
     return dict(rows.fetchall())
 
 
+def secret(db: Connection) -> bytes:
+    """What the servers of the cluster know each other by; see greeting.py."""
+    row = db.execute("SELECT bytes FROM secret").fetchone()
+    assert row is not None
+    return bytes(row[0])
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a generation is that is not over.

@@ -153,6 +153,16 @@ class Users:
             return forwarded(self.named(by_other[0]), by_other[1])
         return next((user for _, user in self._known or () if user.name == name), User(name))
 
+    def known(self, name: str) -> User | None:
+        """The user of a name; None: there is none, or none any more."""
+        if self._known is None:
+            return None if name else ANONYMOUS
+        by_other = forwarder_of(name)
+        if by_other is not None:
+            before = self.known(by_other[0])
+            return None if before is None else forwarded(before, by_other[1])
+        return next((user for _, user in self._known if user.name == name), None)
+
 
 def hash_of(token: str) -> bytes:
     """The hash by which a token is known."""

@@ -6,6 +6,7 @@ it is in both. So the registry is looked at first, and the store's word counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -27,7 +28,7 @@ _STEP = 100
 #: Characters of a name: any frame holds one entry at least.
 _NAME = 256
 #: What is known without asking the store.
-_Known = Generation | Result
+_Known = Generation | Result | dict[str, Any]
 #: No store has these.
 _NOT_OVER = (State.QUEUED, State.RUNNING)
 
@@ -74,21 +75,60 @@ class Selection:
         )
 
 
+def in_memory(selection: Selection, user: User, registry: Registry) -> list[dict[str, Any]]:
+    """Those that a user may see (an admin: everybody's) and that are in this server's memory, the
+    newest first, as the protocol's entries.
+    """
+    entries = map(_of, registry.known(view_of(user)))
+    found = sorted(filter(selection.holds, entries), key=_age, reverse=True)
+    return [told(entry, with_owner=True) for entry in found[: selection.limit]]
+
+
+def from_elsewhere(entry: dict[str, Any], owner: str | None) -> dict[str, Any]:
+    """An entry that another server told, as `listed` takes it.
+
+    Args:
+        owner: whose it is; None: as it says.
+    """
+    return {
+        "model": "",
+        "tokens": 0,
+        "preview": "",
+        "text": "",
+        "owner": "",
+        **entry,
+        "created": round(entry["created"] * 1e9),
+        **({} if owner is None else {"owner": owner}),
+    }
+
+
+def _age(entry: dict[str, Any]) -> tuple[int, str]:
+    return entry["created"], entry["id"]
+
+
 async def listed(
-    selection: Selection, user: User, registry: Registry, persistence: Persistence
+    selection: Selection,
+    user: User,
+    registry: Registry,
+    persistence: Persistence,
+    elsewhere: Sequence[dict[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """The generations that a user may see (an admin: everybody's), as the protocol's entries.
+
+    Args:
+        elsewhere: those that are in the memory of other servers, see `from_elsewhere`.
 
     Raises:
         RequestError: there is no generation `after` that the user may see, or the store cannot be
             read.
     """
     owner = view_of(user)
-    known: dict[str, _Known] = {found.id: found for found in registry.known(owner)}
+    known: dict[str, _Known] = {one["id"]: one for one in elsewhere}
+    known.update((found.id, found) for found in registry.known(owner))
     known.update((found.id, found) for found in persistence.unstored(owner))
     newest_first = not selection.ascending
     # By age, then by id: the order of a page must be the order of the next one.
-    here = sorted(known.values(), key=lambda one: (one.created, one.id), reverse=newest_first)
+    here = sorted(known.values(), key=_place, reverse=newest_first)
     query = Query(
         owner=owner,
         states=[str(state) for state in selection.states],
@@ -101,7 +141,7 @@ async def listed(
     if selection.after is not None:
         here, query = await _behind(selection.after, here, query, persistence)
     states = selection.states
-    found = (_of(one) for one in here if not states or one.state in states)
+    found = (_of(one) for one in here if not states or _state(one) in states)
     entries = list(islice(filter(selection.holds, found), selection.limit))
     if not states or any(state not in _NOT_OVER for state in states):
         stored = await _stored(query, persistence)
@@ -143,16 +183,17 @@ async def _behind(
 ) -> tuple[list[_Known], Query]:
     """What comes behind a generation: of those in memory, and as a query to the store."""
     for place, one in enumerate(here):
-        if one.id == after:
-            return here[place + 1 :], _from(one.created, query)
+        created, id_ = _place(one)
+        if id_ == after:
+            return here[place + 1 :], _from(created, query)
     # Whoever may not see it must not be told that it is there, either.
     found = await persistence.listed(Query(id=after, owner=query.owner))
     if not found:
         raise unknown(after)
     created = found[0][0].created
     if query.ascending:
-        return [one for one in here if one.created > created], replace(query, after=after)
-    return [one for one in here if one.created < created], replace(query, after=after)
+        return [one for one in here if _place(one)[0] > created], replace(query, after=after)
+    return [one for one in here if _place(one)[0] < created], replace(query, after=after)
 
 
 def _from(created: int, query: Query) -> Query:
@@ -180,7 +221,18 @@ async def _stored(query: Query, persistence: Persistence) -> list[tuple[Summary,
 # -- entries, `created` in nanoseconds ------------------------------------------------------------
 
 
+def _place(found: _Known) -> tuple[int, str]:
+    """Its place in a list."""
+    return _age(found) if isinstance(found, dict) else (found.created, found.id)
+
+
+def _state(found: _Known) -> str:
+    return str(found["state"] if isinstance(found, dict) else found.state)
+
+
 def _of(found: _Known) -> dict[str, Any]:
+    if isinstance(found, dict):
+        return found
     return _of_result(found) if isinstance(found, Result) else _of_generation(found)
 
 

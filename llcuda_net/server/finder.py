@@ -32,6 +32,9 @@ class Elsewhere(Protocol):
     async def states(self, ids: Collection[str], owner: str | None) -> dict[str, State]:
         """The states of those that other servers have. Raises RequestError."""
 
+    async def delete(self, id_: str, owner: str | None) -> bool:
+        """Delete one that another server alone has; whether there was one. Raises RequestError."""
+
 
 class Finder:
     """Looks in memory first, then in the store, then at other servers.
@@ -62,8 +65,11 @@ class Finder:
     def __repr__(self) -> str:
         return f"<Finder {len(self.replayed)} from the store>"
 
-    async def find(self, id_: str, owner: str | None) -> Generation:
+    async def find(self, id_: str, owner: str | None, *, only_here: bool = False) -> Generation:
         """A generation of this owner; of any where that is None.
+
+        Args:
+            only_here: not if it is in the memory of another server.
 
         Raises:
             RequestError: there is none, or the store cannot be read.
@@ -74,7 +80,7 @@ class Finder:
         try:
             return await self._stored(id_, owner)
         except UnknownGeneration:
-            if self._elsewhere is None:
+            if self._elsewhere is None or only_here:
                 raise
         found = await self._elsewhere.find(id_, owner)
         # It may have ended, or come here, between the looks.
@@ -157,10 +163,22 @@ class Finder:
             self._shelf.keep(found, stored=True)
         return found
 
-    async def delete(self, id_: str, owner: str | None) -> str:
+    async def stored(self, id_: str) -> Result | None:
+        """The result of anybody's generation, for another server; None: there is none.
+
+        Raises:
+            RequestError: the store cannot be read.
+        """
+        async with self._reading:
+            return await self._persistence.result(id_, None)
+
+    async def delete(self, id_: str, owner: str | None, *, only_here: bool = False) -> str:
         """Forget a generation that is over; its idempotency key is free again.
 
         Who reads it just now may get the rest of it.
+
+        Args:
+            only_here: not if another server alone has it.
 
         Returns:
             Whose it was.
@@ -175,7 +193,9 @@ class Finder:
             raise InvalidRequest("it still runs: cancel it first")
         deleted = await self._persistence.delete(id_, owner)
         if found is None and deleted is None:
-            raise unknown(id_)
+            if only_here or self._elsewhere is None or not await self._elsewhere.delete(id_, owner):
+                raise unknown(id_)
+            return owner or ""
         self.replayed.pop(id_, None)
         if found is not None:
             self._registry.forget(found)

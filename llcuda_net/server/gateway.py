@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -20,7 +20,7 @@ from llcuda_net.analysis.embedding_backend import EmbeddingBackend
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User, view_of
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import InvalidRequest, RequestError
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
 from llcuda_net.generation.generation import Generation
@@ -37,6 +37,7 @@ from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server.batches.runner import BatchRunner
 from llcuda_net.server.changes import Changes, Lookout
+from llcuda_net.server.cluster.peers.followed import Followed
 from llcuda_net.server.drain import drain, shutting_down
 from llcuda_net.server.finder import Finder
 from llcuda_net.server.http.access import Access
@@ -52,6 +53,7 @@ from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.objects import KeptObjects
 from llcuda_net.server.previous import following, previous_of
 from llcuda_net.server.queries import QueryService
+from llcuda_net.server.tcp.host import GreetedPeer
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.server.waiting import Waiting
 from llcuda_net.storage.journal.assembly import OpenGeneration
@@ -69,7 +71,7 @@ from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.slots.lease import Lease
 from llcuda_net.util.logs import reason_of
 from llcuda_net.util.version import package_version
-from llcuda_protocol import Attach, Generate
+from llcuda_protocol import Attach, Generate, Hello
 from llcuda_protocol.kinds import MAX_LINGER
 
 if TYPE_CHECKING:
@@ -163,7 +165,7 @@ class Gateway:
         bounds = Bounds.of(limit_of(settings.memory_limit))
         self._shelf = Shelf(bounds.finished, self._persistence.result_of)
         self._registry = Registry(self._shelf)
-        self._budget = MemoryBudget(bounds, self._registry)
+        self._budget = MemoryBudget(bounds, _Held(self._registry, cluster))
         #: The server's memory, and what takes it.
         self.memory = MemoryGuard(bounds, self._budget, self._shelf)
         self.unsent, self.incoming = self.memory.unsent, self.memory.incoming
@@ -222,6 +224,7 @@ class Gateway:
             startup=self._startup,
             watch=self.watch,
             check_open=self._check_not_draining,
+            elsewhere=self.elsewhere,
         )
         self._nursery: trio.Nursery
         if cluster is not None:
@@ -388,6 +391,8 @@ class Gateway:
             api,
             asked,
         )
+        if request.peer is not None:
+            generation.id = self._id_of_peer(request.peer, generation.id)
         if request.key is not None:
             same = self._registry.find_by_key(
                 request.key,
@@ -417,6 +422,13 @@ class Gateway:
             **({"prompt": text} if self.settings.log_prompts and not request.transient else {}),
         )
         return generation
+
+    def _id_of_peer(self, peer: dict[str, Any], otherwise: str) -> str:
+        """The id that another server has given a generation."""
+        id_ = str(peer.get("id") or otherwise)
+        if self._registry.find(id_, None) is not None:
+            raise InvalidRequest("a generation has this id already")
+        return id_
 
     def _enter(
         self, generation: Generation, slot_request: SlotRequest, *, always: bool = False
@@ -495,8 +507,11 @@ class Gateway:
         """Another server has it: this one's journal need not keep it."""
         self._persistence.forget(left.entry)
 
-    async def find(self, request: Attach, user: User) -> Generation:
+    async def find(self, request: Attach, user: User, *, only_here: bool = False) -> Generation:
         """The generation to read: one of the user; for an admin, any.
+
+        Args:
+            only_here: not if it is in the memory of another server, which is the one that asks.
 
         Raises:
             RequestError: there is none, or the client has more of it than there is.
@@ -505,8 +520,10 @@ class Gateway:
         if self.draining:
             raise shutting_down("the server is shutting down; attach again later")
         self._budget.check_streams(self.standing.streams)
-        found = await self.finder.find(request.id, view_of(user))
+        found = await self.finder.find(request.id, view_of(user), only_here=only_here)
         requests.check_position(found, request.first, request.epoch)
+        if request.peer is not None and "on_disconnect" in request.peer:
+            found.on_disconnect = request.peer["on_disconnect"]
         return found
 
     async def result(self, id_: str, user: User) -> Result:
@@ -559,14 +576,17 @@ class Gateway:
         """Requests that wait for a slot."""
         return self._scheduler.queued
 
-    async def delete(self, id_: str, user: User) -> None:
+    async def delete(self, id_: str, user: User, *, only_here: bool = False) -> None:
         """Delete a generation that is over: one of the user; for an admin, any.
+
+        Args:
+            only_here: not if another server alone has it, which is the one that asks.
 
         Raises:
             RequestError: as `Finder.delete`.
         """
         await self._startup.wait()
-        owner = await self.finder.delete(id_, view_of(user))
+        owner = await self.finder.delete(id_, view_of(user), only_here=only_here)
         self.orphans.discard(id_)
         self.runs.deleted(id_, owner)
         if self.objects.keeps:
@@ -580,6 +600,37 @@ class Gateway:
             for gone in await self.finder.erased():
                 self.orphans.discard(gone.id)
                 self.runs.deleted(gone.id, gone.owner)
+
+    # -- other servers of the cluster -----------------------------------------------------------
+
+    def greet_peer(self, hello: Hello, *, under_tls: bool) -> GreetedPeer | None:
+        """Whom another server of the cluster asks for; None: it is none."""
+        if self.cluster is None:
+            return None
+        return self.cluster.peers.greet(hello, under_tls=under_tls)
+
+    def known_user(self, name: str) -> User | None:
+        """The user of a name; None: there is none, or none any more."""
+        return self.users.known(name)
+
+    async def stored(self, id_: str) -> Result | None:
+        """The result of anybody's generation; None: there is none. Raises RequestError."""
+        return await self.finder.stored(id_)
+
+    def flush(self) -> None:
+        """Send what waits in write buffers."""
+        while self.unflushed:
+            self.unflushed.pop().flush()
+
+    def outline(self, request: Generate, user: User, api: dict[str, Any] | None) -> Generation:
+        """The generation that a request asks for, which does not run. Raises RequestError."""
+        level = self._persistence.level(request.level)
+        most = self._budget.bounds.generation
+        return requests.from_request(request, self.settings, level, None, user, most, api)
+
+    async def elsewhere(self, owner: str | None) -> list[dict[str, Any]]:
+        """What of an owner (None: of all) is in the memory of other servers, as entries."""
+        return [] if self.cluster is None else await self.cluster.peers.running(owner)
 
     def wake_batches(self) -> None:
         """A batch was made, or is to be cancelled."""
@@ -597,6 +648,9 @@ class Gateway:
 
     def left(self, generation: Generation) -> None:
         """A reader has left: if it was the last, start the timer of `on_disconnect`."""
+        if isinstance(generation, Followed):
+            generation.left()
+            return
         seconds = generation.on_disconnect
         if generation.readers or generation.ended or seconds >= MAX_LINGER:
             return
@@ -663,3 +717,16 @@ class Gateway:
             history: whether it has the samples of the last two minutes.
         """
         return await self._documents.make(await self.report(user), user, history=history)
+
+
+class _Held:
+    """What takes memory for a user and is not over: what runs here, and what is followed here."""
+
+    def __init__(self, registry: Registry, cluster: Cluster | None) -> None:
+        self._registry = registry
+        self._cluster = cluster
+
+    def __iter__(self) -> Iterator[Generation]:
+        yield from self._registry
+        if self._cluster is not None:
+            yield from (one for one in self._cluster.peers.followed if not one.ended)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,6 +61,7 @@ class QueryService:
         startup: queries wait until it is over.
         watch: told of each query that was answered, but for lists and searches for words.
         check_open: raises RequestError where the server stops.
+        elsewhere: what of an owner (None: of all) is in the memory of other servers.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class QueryService:
         startup: Startup,
         watch: Watches,
         check_open: Callable[[], None],
+        elsewhere: Callable[[str | None], Awaitable[list[dict[str, Any]]]],
     ) -> None:
         self._settings = settings
         self._pool = pool
@@ -87,6 +89,7 @@ class QueryService:
         self._startup = startup
         self._watch = watch
         self._check_open = check_open
+        self._elsewhere = elsewhere
 
     def __repr__(self) -> str:
         return f"<QueryService of {self._pool!r}>"
@@ -180,9 +183,12 @@ class QueryService:
     # -- in what is kept ----------------------------------------------------------------------
 
     async def list_generations(
-        self, selection: Selection, user: User
+        self, selection: Selection, user: User, *, only_here: bool = False
     ) -> tuple[list[dict[str, Any]], int]:
         """Generations of a user (an admin's: of all), as the protocol's entries.
+
+        Args:
+            only_here: those in the memory of this server alone, since another one asks.
 
         Returns:
             The entries, and how many more were left out of a reply that would be too large.
@@ -191,7 +197,13 @@ class QueryService:
             RequestError: as `listing.listed`.
         """
         await self._startup.wait()
-        entries = await listing.listed(selection, user, self._registry, self._persistence)
+        if only_here:
+            entries = listing.in_memory(selection, user, self._registry)
+        else:
+            elsewhere = await self._elsewhere(view_of(user))
+            entries = await listing.listed(
+                selection, user, self._registry, self._persistence, elsewhere
+            )
         return listing.within(entries, self._budget.bounds.reply)
 
     async def find_words(self, words: str, selection: Selection, user: User) -> FoundWords:

@@ -31,6 +31,7 @@ from llcuda_net.generation.state import State
 from llcuda_net.server.cluster.host import ClusterHost
 from llcuda_net.server.cluster.life import Hooks, Life
 from llcuda_net.storage.journal.assembly import OpenGeneration
+from llcuda_net.server.cluster.peers.peers import Peers
 from llcuda_net.storage.postgres.connection import Connection, Session
 
 log = structlog.get_logger(__name__)
@@ -47,13 +48,24 @@ class Cluster:
         address: HOST:PORT at which the others reach it.
         folder: its data directory.
         mirror: copies the journal to the database, as long as a life lasts.
+        certificate: the hash of the one that this server shows; empty: it has no TLS.
 
     Attributes:
         membership: its lives, and who else there is.
+        peers: the other servers, as who asks this one sees them.
         hooks: what follows its standing.
     """
 
-    def __init__(self, url: str, name: str, address: str, folder: Path, mirror: Mirror) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        address: str,
+        folder: Path,
+        mirror: Mirror,
+        certificate: bytes = b"",
+    ) -> None:
+        self._certificate = certificate
         self.membership = Membership(url, name, address, folder)
         self._mirror = mirror
         mirror.on_fenced = self.membership.refused
@@ -63,6 +75,7 @@ class Cluster:
         self._limiters = {write: trio.CapacityLimiter(1) for write in (False, True)}
         self._host: ClusterHost
         self._takeover = Takeover(url, self.membership, self._adopt)
+        self.peers: Peers
         self._over = trio.Event()
         self._looks = trio.Event()
 
@@ -141,12 +154,14 @@ class Cluster:
     def attach(self, host: ClusterHost) -> None:
         """This is the gateway; before `run`."""
         self._host = host
+        self.peers = Peers(self, host, self._certificate)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the standing, and the others; runs until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._life.follow, self._host)
             nursery.start_soon(self._take_over)
+            await nursery.start(self.peers.run)
             for life in self.hooks.life:
                 life(self.number)
             task_status.started()
@@ -235,10 +250,7 @@ class Cluster:
             RequestError: that cannot be said now.
         """
         self.check_open()
-        place = await self.ask("the generation cannot be found", partial(leases.place, id_=id_))
-        if place is None or owner not in (None, place.owner):
-            return None
-        raise self._life.error()
+        return await self.peers.find(id_, owner)
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
         """What an owner's idempotency key means on another server; None: nothing.
@@ -246,11 +258,20 @@ class Cluster:
         Raises:
             RequestError: that cannot be said now.
         """
-        return None
+        return await self.peers.find_by_key(key, owner)
 
     async def states(self, ids: Collection[str], owner: str | None) -> dict[str, State]:
         """The states of those of an owner's (None: anybody's) generations that others have."""
-        return {}
+        return await self.peers.states(ids, owner)
+
+    async def delete(self, id_: str, owner: str | None) -> bool:
+        """Delete one that another server alone has; see Peers.delete."""
+        return await self.peers.delete(id_, owner)
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """The servers whose leases hold."""
+        return self.membership.members
 
     def report(self) -> dict[str, Any]:
         """How the cluster stands, as the status document has it."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+from llcuda_net.config.users import User
+from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Left
 from llcuda_net.generation.registry import Registry
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.storage.journal.assembly import OpenGeneration
+from llcuda_net.storage.records import Result
 from llcuda_net.storage.starting import Recovered
+from llcuda_protocol import Generate
 
 
 class ClusterHost(Protocol):
@@ -39,3 +43,15 @@ class ClusterHost(Protocol):
 
     def forget(self, left: Left) -> None:
         """Another server has it: this one's journal need not keep it."""
+
+    def known_user(self, name: str) -> User | None:
+        """The user of a name; None: there is none."""
+
+    async def stored(self, id_: str) -> Result | None:
+        """The result of anybody's generation; None: there is none. Raises RequestError."""
+
+    def flush(self) -> None:
+        """Send what waits in write buffers."""
+
+    def outline(self, request: Generate, user: User, api: dict[str, Any] | None) -> Generation:
+        """The generation that a request asks for, which does not run. Raises RequestError."""

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llcuda_net.config.settings import Settings
+from llcuda_net.server.cluster.peers.connections import certificate_hash
 from llcuda_net.storage.postgres.opening import needs_psycopg
 from llcuda_net.util.address import Address, parse_address
+from llcuda_net.util.text_files import read_text
 
 if TYPE_CHECKING:
     from llcuda_net.cluster.mirror import Mirror
@@ -47,4 +49,7 @@ def open_cluster(settings: Settings, bound: str, folder: Path, mirror: Mirror) -
     if address is None:
         where = parse_address(bound)
         address = str(Address(host, where.port) if where.host in _ANY else where)
-    return Cluster(settings.store, settings.name or host, address, folder, mirror)
+    certificate = b""
+    if settings.tls_cert is not None:
+        certificate = certificate_hash(read_text(settings.tls_cert, "certificate"))
+    return Cluster(settings.store, settings.name or host, address, folder, mirror, certificate)

@@ -134,7 +134,7 @@ class HttpHost(QueryHost, Protocol):
     def running(self, owner: str | None) -> list[Generation]:
         """An owner's generations (None: everybody's) that are not over."""
 
-    async def delete(self, id_: str, user: User) -> None:
+    async def delete(self, id_: str, user: User, *, only_here: bool = False) -> None:
         """Forget a generation that is over, or raise RequestError."""
 
     def check_users(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
@@ -12,7 +13,20 @@ from llcuda_net.generation.publisher import Flushable
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.storage.records import Result
-from llcuda_protocol import Attach, Generate
+from llcuda_protocol import Attach, Generate, Hello
+
+
+class GreetedPeer(NamedTuple):
+    """Another server of the cluster, which asks for a user.
+
+    Attributes:
+        proof: that this server is of the cluster, too.
+        again: the user as they are later; None: there is none any more.
+    """
+
+    user: User
+    proof: bytes
+    again: Callable[[], User | None]
 
 
 class SessionHost(QueryHost, Protocol):
@@ -48,8 +62,19 @@ class SessionHost(QueryHost, Protocol):
     ) -> Generation:
         """Start a generation, or join the one with the same key; or raise RequestError."""
 
-    async def find(self, request: Attach, user: User) -> Generation:
-        """The generation to read, running or stored, or raise RequestError."""
+    async def find(self, request: Attach, user: User, *, only_here: bool = False) -> Generation:
+        """The generation to read, running or stored, or raise RequestError.
+
+        Args:
+            only_here: only in the memory of this server.
+        """
+
+    def greet_peer(self, hello: Hello, *, under_tls: bool) -> GreetedPeer | None:
+        """Whom another server of the cluster asks for; None: it is none, or there is no such user.
+
+        Args:
+            under_tls: whether this server's certificate was shown.
+        """
 
     def left(self, generation: Generation) -> None:
         """A stream reads a generation no longer."""

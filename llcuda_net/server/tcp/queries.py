@@ -53,8 +53,12 @@ class QueryHost(Protocol):
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with."""
 
-    async def delete(self, id_: str, user: User) -> None:
-        """Delete what is stored of a generation, or raise RequestError."""
+    async def delete(self, id_: str, user: User, *, only_here: bool = False) -> None:
+        """Delete what is stored of a generation, or raise RequestError.
+
+        Args:
+            only_here: not if it is another server's that has it in memory.
+        """
 
 
 class Queries:
@@ -65,6 +69,7 @@ class Queries:
         replies: sends the answers.
         buffer: where they wait; no more is made while it is full.
         get_user: whose they are now: the users may change while a query waits.
+        only_here: whether they are about this server alone, since another one asks.
     """
 
     def __init__(
@@ -74,11 +79,13 @@ class Queries:
         buffer: WriteBuffer,
         *,
         get_user: Callable[[], User],
+        only_here: Callable[[], bool],
     ) -> None:
         self._server = server
         self._replies = replies
         self._buffer = buffer
         self._get_user = get_user
+        self._only_here = only_here
         #: One reply to a list, search or status at a time is on its way: each may be large.
         self._replying = trio.Lock()
         self._scopes: dict[int, trio.CancelScope] = {}  # of those that may be cancelled
@@ -162,7 +169,9 @@ class Queries:
     async def _list(self, event: ListGenerations) -> dict[str, int]:
         async with self._turn():
             selection, user = Selection.of(event), self._get_user()
-            entries, cut = await self._server.queries.list_generations(selection, user)
+            here = self._only_here()
+            lists = self._server.queries
+            entries, cut = await lists.list_generations(selection, user, only_here=here)
             with self._server.holding(self._get_user(), _HIT * len(entries)):
                 await self._reply(listing_frames(event.stream, entries, self._replies.max_frame))
         return {"cut": cut} if cut else {}
@@ -181,7 +190,8 @@ class Queries:
 
     async def _delete(self, event: Delete) -> None:
         try:
-            await self._server.delete(event.id, self._get_user())
+            user, here = self._get_user(), self._only_here()
+            await self._server.delete(event.id, user, only_here=here)
             self._replies.send(Deleted(event.stream, event.id))
         except RequestError as error:
             self._replies.fail(event.stream, error)

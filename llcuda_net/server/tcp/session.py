@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import structlog
 import trio
@@ -18,6 +19,7 @@ from llcuda_net.generation.memory import sizes
 from llcuda_net.server.tcp.fitting import Replies
 from llcuda_net.server.tcp.host import SessionHost
 from llcuda_net.server.tcp.messages import canonical, uploads_in
+from llcuda_net.server.tcp.peers.stream import PeerStream
 from llcuda_net.server.tcp.queries import Queries
 from llcuda_net.server.tcp.stream import GenerationStream
 from llcuda_net.server.tcp.uploads import Uploads
@@ -117,14 +119,22 @@ class Session:
         self._streams: dict[int, GenerationStream] = {}
         self._attaching: dict[int, Cancel | None] = {}
         self._replies = Replies(self._connection, self._buffer)
-        self._queries = Queries(server, self._replies, self._buffer, get_user=lambda: self.user)
+        self._queries = Queries(
+            server,
+            self._replies,
+            self._buffer,
+            get_user=lambda: self.user,
+            only_here=lambda: self.is_peer,
+        )
         self._uploads = Uploads(self._replies, server.incoming, lambda: self.user.name)
         self._nursery: trio.Nursery
         self._log = log.bind(session=number)
         self._first_bytes = first[:TELLING]
         self._received = first
         self._greet_by = greet_by
-        self._token: str | None = None
+        self._find_user: Callable[[], User | None] = _nobody
+        #: The client is another server of the cluster.
+        self.is_peer = False
 
     def __repr__(self) -> str:
         user = f" user={self.user.name!r}" if self.greeted else " greeting"
@@ -208,17 +218,25 @@ class Session:
         event = await self._next_event()
         if not isinstance(event, Hello):
             return False
-        user = self._server.users.find(event.token)
+        proof: bytes | None = None
+        if event.peer is None:
+            user = self._server.users.find(event.token)
+            self._find_user = partial(self._server.users.find, event.token)
+        else:
+            greeted = self._server.greet_peer(event, under_tls=_is_tls(self._stream))
+            user, proof, self._find_user = greeted or (None, None, _nobody)
+            self.is_peer = True
         if user is None:
-            self._log.warning("unauthorized", token_given=event.token is not None)
+            given = event.token is not None
+            self._log.warning("unauthorized", token_given=given, peer=self.is_peer)
             self._refuse(ErrorCode.UNAUTHORIZED, "the token is missing or wrong")
             return False
-        if self._is_full():
+        if self._is_full() and not self.is_peer:
             self._refuse(
                 ErrorCode.TOO_MANY_CONNECTIONS, "too many connections; try again later", retry=True
             )
             return False
-        self.user, self._token = user, event.token
+        self.user = user
         limits = self._connection.limits
         self._replies.send(
             Welcome(
@@ -228,6 +246,7 @@ class Session:
                 self._server.agent,
                 FEATURES,
                 self._uploads.most,
+                proof,
             )
         )
         self._buffer.flush()
@@ -266,7 +285,10 @@ class Session:
         self._incoming = now
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, Generate):
+        if isinstance(event, Generate | Attach) and event.peer is not None and not self.is_peer:
+            what = "peer is what servers of a cluster say to each other: leave it out"
+            self._replies.fail(event.stream, InvalidRequest(what))
+        elif isinstance(event, Generate):
             if self._server.starting or event.previous is not None:
                 self._attaching[event.stream] = None
                 self._nursery.start_soon(self._generate_later, event)
@@ -302,7 +324,8 @@ class Session:
             if isinstance(found, Generation):
                 generation = found
             else:
-                generation = self._server.submit(event, self.user, previous=found)
+                api = None if event.peer is None else event.peer.get("api")
+                generation = self._server.submit(event, self.user, api, found)
         except RequestError as error:
             self._replies.fail(event.stream, error)
             if error.retry:
@@ -333,7 +356,7 @@ class Session:
 
     async def _attach(self, event: Attach) -> None:
         try:
-            generation = await self._server.find(event, self.user)
+            generation = await self._server.find(event, self.user, only_here=self.is_peer)
         except RequestError as error:
             del self._attaching[event.stream]
             self._replies.fail(event.stream, error)
@@ -347,7 +370,10 @@ class Session:
 
     def _read(self, event: Generate | Attach, generation: Generation) -> None:
         """Answer a request with what a generation has and will have."""
-        stream = GenerationStream(
+        make: Callable[..., GenerationStream] = GenerationStream
+        if self.is_peer:
+            make = partial(PeerStream, asked=isinstance(event, Attach))
+        stream = make(
             event.stream,
             generation,
             self._connection,
@@ -389,7 +415,7 @@ class Session:
         """The users may have changed: end the session if its token is no longer this user's."""
         if not self.greeted:
             return
-        user = self._server.users.find(self._token)
+        user = self._find_user()
         if user is not None and (user.name, user.admin) == (self.user.name, self.user.admin):
             self.user = user
             return
@@ -425,3 +451,11 @@ class Session:
         for stream in streams:
             stream.drop()
         self._queries.drop()
+
+
+def _is_tls(stream: trio.abc.Stream) -> bool:
+    return isinstance(stream, trio.SSLStream)
+
+
+def _nobody() -> User | None:
+    return None

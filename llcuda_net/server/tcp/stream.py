@@ -200,7 +200,7 @@ class GenerationStream:
                 if self._failovers < len(generation.failovers):
                     self._send_failovers()
             if generation.ended:
-                self._end(ending(generation, self._number, channels=self._with_channels))
+                self._finish()
         except LocalProtocolError as error:
             self._refused(error)
         except Exception:
@@ -255,7 +255,7 @@ class GenerationStream:
             return False
         if not self._accepted:
             if generation.ended and not generation.accepted and generation.error is not None:
-                self._end(ending(generation, self._number))
+                self._finish()
                 return False
             if not (generation.accepted or generation.ended):
                 return False
@@ -329,6 +329,10 @@ class GenerationStream:
             id_, name = found.id[:_MOST_NAME] or None, found.name[:_MOST_NAME] or None
             channel = Channel(self._number, found.position, found.kind, found.index, id_, name)
             self._buffer.add(self._connection.send(channel))
+
+    def _finish(self) -> None:
+        """The generation is over, and all of it was sent."""
+        self._end(ending(self.generation, self._number, channels=self._with_channels))
 
     def _end(self, frame: Error | Done) -> None:
         self._buffer.add(send_fitted(self._connection, frame))

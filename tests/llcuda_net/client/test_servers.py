@@ -56,7 +56,8 @@ def test_the_ways_to_name_servers() -> None:
     assert addresses_of(A) == (A,)
     assert addresses_of("a:9000, b:9001") == (A, B)
     assert addresses_of(["a", B, "a:9000,c"]) == (A, B, C)
-    for wrong in ("", "a:9000,", "a,http://b", []):
+    empty: list[str] = []
+    for wrong in ("", "a:9000,", "a,http://b", empty):
         with pytest.raises(ConfigError):
             addresses_of(wrong)
 

@@ -1,0 +1,82 @@
+"""Short questions to another server: what it has in memory."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import llcuda_protocol as wire
+from llcuda_net.client.channel import Channel
+from llcuda_net.client.connection import ServerConnection
+from llcuda_net.client.requests import Request
+from llcuda_net.errors import UnknownGeneration
+from llcuda_protocol.kinds import MAX_LISTED
+
+
+class NotAgain:
+    """The owner of channels that are not sent again when their connection is lost."""
+
+    def lost(self, channel: Channel) -> bool:
+        """See ChannelOwner."""
+        return False
+
+    def answered(self, channel: Channel) -> None:
+        """See ChannelOwner."""
+
+    def forget(self, channel: Channel) -> None:
+        """See ChannelOwner."""
+
+
+NOT_AGAIN = NotAgain()
+
+
+async def has(connection: ServerConnection, id_: str) -> bool:
+    """Whether a server has a generation.
+
+    Raises:
+        ConnectError, RequestError: it does not say.
+    """
+    channel = Channel(Request(partial(wire.Attach, id=id_, credit=0)), NOT_AGAIN, detaches=True)
+    await connection.open(channel)
+    try:
+        await channel.receive()
+    except UnknownGeneration:
+        return False
+    finally:
+        channel.close()
+    return True
+
+
+async def list_at(connection: ServerConnection) -> list[dict[str, Any]]:
+    """The newest generations that a server has in memory, as the protocol's entries.
+
+    Raises:
+        ConnectError, RequestError: as `has`.
+    """
+    request = Request(partial(wire.ListGenerations, limit=MAX_LISTED))
+    channel = Channel(request, NOT_AGAIN, detaches=True)
+    await connection.open(channel)
+    found: list[dict[str, Any]] = []
+    try:
+        while isinstance(frame := await channel.receive(), wire.Listing):
+            found += frame.entries
+    finally:
+        channel.close()
+    return found
+
+
+async def delete_at(connection: ServerConnection, id_: str) -> bool:
+    """Delete what a server alone has of a generation; whether it had it.
+
+    Raises:
+        ConnectError, RequestError: as `has`, or it still runs.
+    """
+    channel = Channel(Request(partial(wire.Delete, id=id_)), NOT_AGAIN)
+    await connection.open(channel)
+    try:
+        await channel.receive()
+    except UnknownGeneration:
+        return False
+    finally:
+        channel.close()
+    return True

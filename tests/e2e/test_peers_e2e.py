@@ -1,0 +1,295 @@
+"""Two real servers on one PostgreSQL: what the one runs is read, listed and stopped at the other."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from llcuda_protocol import (
+    Accepted,
+    Attach,
+    Cancel,
+    Delete,
+    Deleted,
+    Done,
+    Error,
+    Generate,
+    Hello,
+    ListGenerations,
+    Listing,
+    Welcome,
+)
+from tests.support.processes import PATIENCE, RunningServer, running_server
+from tests.support.raw_client import CREDIT, RawClient, ask, connected
+from tests.support.steady import ENDLESS, endless_upstream, held_upstream, release
+from tests.support.storage.postgres import Postgres
+from tools.synthetic.tokens import generation
+
+PROMPT = "tell me a story"
+TOKENS = (
+    "ann-token-of-16-chars name=ann\nbob-token-of-16-chars name=bob\n"
+    "root-token-16-chars name=root role=admin\n"
+)
+ANN, BOB, ROOT = (line.split()[0] for line in TOKENS.splitlines())
+
+
+class Pair(NamedTuple):
+    """Two servers, and the URL of their upstream."""
+
+    a: RunningServer
+    b: RunningServer
+    upstream: str
+
+
+@contextmanager
+def pair(url: str, folder: Path, upstream: str, *options: str) -> Iterator[Pair]:
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                running_server(
+                    *("--store", url, "--name", name, "--data-dir", str(folder / name)),
+                    *("--upstream", upstream, *options),
+                )
+            )
+            for name in "ab"
+        ]
+        yield Pair(*servers, upstream)
+
+
+def http(
+    server: RunningServer, method: str, path: str, body: Any = None, token: str | None = None
+) -> tuple[int, Any]:
+    headers = {"Content-Type": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://{server.address}{path}", data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def events_of(body: bytes) -> list[bytes]:
+    """Without the times, of which some are those of the reader."""
+    events = [re.sub(rb'"timings":{[^}]*}', b"", one) for one in body.split(b"\n\n")]
+    return [one for one in events if not one.startswith(b":")]
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> str:
+    path = tmp_path / "tokens"
+    path.write_text(TOKENS)
+    path.chmod(0o600)
+    return str(path)
+
+
+def test_a_stream_of_one_server_is_read_at_the_other_over_both_protocols(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    with (
+        held_upstream(20) as upstream,
+        pair(url, tmp_path, upstream) as (a, b, _),
+        connected(a.port) as at_a,
+        connected(b.port) as at_b,
+    ):
+        at_a.send(ask(PROMPT, n_predict=200))
+        begun, seen = at_a.begun(10)
+        at_b.send(Attach(1, begun.id, CREDIT))
+        there, early = at_b.begun(10)
+        assert (there.id, there.level, there.epoch) == (begun.id, begun.level, begun.epoch)
+        status, document = http(b, "GET", f"/v1/generations/{begun.id}")
+        assert status == 200
+        running = json.loads(document)
+        assert running["state"] == "running"
+        assert running["request"]["prompt"] == PROMPT
+        release(upstream)
+        rest, done = at_a.until(Done)
+        late, done_there = at_b.until(Done)
+        text = generation(PROMPT, 200)
+        assert "".join(seen + rest) == text
+        assert seen + rest == early + late
+        assert (done.reason, done.usage, done.id, done.model) == (
+            done_there.reason,
+            done_there.usage,
+            done_there.id,
+            done_there.model,
+        )
+        events = [http(one, "GET", f"/v1/generations/{begun.id}/events")[1] for one in (a, b)]
+        assert events[0] == events[1]
+
+
+def test_events_over_http_are_the_same_bytes_at_both_servers(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    body = {"model": "x", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    body |= {"max_tokens": 60, "temperature": 0}
+    with held_upstream(20) as upstream, pair(url, tmp_path, upstream) as (a, b, _):
+        headers = {"Content-Type": "application/json"}
+        body.pop("model")
+        request = urllib.request.Request(
+            f"http://{a.address}/v1/chat/completions", json.dumps(body).encode(), headers
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE) as at_a:
+            id_ = at_a.headers["x-llcuda-generation"]
+            path = f"http://{b.address}/v1/generations/{id_}/events"
+            with urllib.request.urlopen(path, timeout=PATIENCE) as at_b:
+                assert at_b.headers["x-llcuda-generation"] == id_
+                release(upstream)
+                events = [events_of(answer.read()) for answer in (at_a, at_b)]
+        assert len(events[0]) > 60
+        assert events[0] == events[1]
+
+
+def test_cancelled_listed_and_deleted_from_the_other_server(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    with (
+        endless_upstream() as upstream,
+        pair(url, tmp_path, upstream) as (a, b, _),
+        connected(a.port) as at_a,
+        connected(b.port) as at_b,
+        connected(b.port) as reader,
+    ):
+        at_a.send(ask(PROMPT, n_predict=ENDLESS))
+        begun, _ = at_a.begun(3)
+        reader.send(Attach(1, begun.id, CREDIT))
+        reader.begun(3)
+        at_b.send(ListGenerations(1))
+        _, listing = at_b.until(Listing | Done)
+        assert [(one["id"], one["state"]) for one in listing.entries] == [(begun.id, "running")]
+        at_b.until(Done)
+        at_b.send(Delete(2, begun.id))
+        _, refused = at_b.until(Error | Deleted)
+        assert "still runs" in refused.message
+        at_b.send(Attach(3, begun.id, 0), Cancel(3))
+        _, done = at_b.until(Done)
+        assert done.reason == "cancelled"
+        assert at_a.until(Done)[1].reason == "cancelled"
+        assert reader.until(Done)[1].reason == "cancelled"
+        at_b.send(Delete(4, begun.id))
+        at_b.until(Deleted)
+        at_a.send(Attach(2, begun.id, CREDIT))
+        assert at_a.until(Error)[1].code == "unknown_generation"
+
+
+@pytest.mark.parametrize("level", ["memory", "disk"])
+def test_what_is_in_memory_alone_is_found_too(
+    level: str, postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    with (
+        held_upstream(10) as upstream,
+        pair(url, tmp_path, upstream) as (a, b, _),
+        connected(a.port) as at_a,
+        connected(b.port) as at_b,
+    ):
+        at_a.send(Generate(1, CREDIT, prompt=PROMPT, params={"n_predict": 30}, level=level))
+        begun, seen = at_a.begun(5)
+        at_b.send(Attach(1, begun.id, CREDIT))
+        _, early = at_b.begun(5)
+        release(upstream)
+        rest, _ = at_a.until(Done)
+        late, _ = at_b.until(Done)
+        assert seen + rest == early + late
+        if level == "memory":  # it lingers there, and is nowhere else
+            at_b.send(Attach(2, begun.id, CREDIT))
+            again, _ = at_b.until(Done)
+            assert again == seen + rest
+            at_b.send(Delete(3, begun.id))
+            at_b.until(Deleted)
+            at_a.send(Attach(2, begun.id, CREDIT))
+            assert at_a.until(Error)[1].code == "unknown_generation"
+
+
+def greeted(client: RawClient, token: str) -> RawClient:
+    assert isinstance(client.greet(token), Welcome)
+    return client
+
+
+def test_users_see_nothing_of_other_users_from_anywhere(
+    postgres: Postgres, tmp_path: Path, tokens: str
+) -> None:
+    url = postgres.new_database()
+    options = ("--auth-token-file", tokens)
+    with (
+        endless_upstream() as upstream,
+        pair(url, tmp_path, upstream, *options) as (a, b, _),
+        connected(a.port, greet=False) as ann,
+        connected(b.port, greet=False) as bob,
+        connected(b.port, greet=False) as root,
+        connected(b.port, greet=False) as ann_at_b,
+    ):
+        greeted(ann, ANN)
+        for level, stream in ((None, 1), ("memory", 2)):
+            ann.send(
+                Generate(stream, CREDIT, prompt=PROMPT, params={"n_predict": ENDLESS}, level=level)
+            )
+        ids = [ann.until(Accepted)[1].id for _ in range(2)]
+        greeted(bob, BOB)
+        greeted(root, ROOT)
+        greeted(ann_at_b, ANN)
+        streams = count(1)
+        for id_ in ids:
+            # Whether one of hers is followed at this server already makes no difference.
+            for client in (bob, root, ann_at_b, bob):
+                client.send(Attach(next(streams), id_, CREDIT))
+                _, answer = client.until(Accepted | Error)
+                if client is bob:
+                    assert answer.code == "unknown_generation"
+                else:
+                    assert answer.id == id_
+            assert http(b, "GET", f"/v1/generations/{id_}", token=BOB)[0] == 404
+            assert http(b, "POST", f"/v1/generations/{id_}/cancel", token=BOB)[0] == 404
+            assert http(b, "DELETE", f"/v1/generations/{id_}", token=BOB)[0] == 404
+            assert http(b, "GET", f"/v1/generations/{id_}", token=ANN)[0] == 200
+        for token, expected in ((BOB, set()), (ANN, {*ids}), (ROOT, {*ids})):
+            status, body = http(b, "GET", "/v1/generations", token=token)
+            assert status == 200
+            assert {one["id"] for one in json.loads(body)["data"]} == expected
+
+
+def test_a_client_cannot_pretend_to_be_a_peer(
+    postgres: Postgres, tmp_path: Path, tokens: str
+) -> None:
+    url = postgres.new_database()
+    nonce = bytes(16)
+    with (
+        endless_upstream() as upstream,
+        running_server(
+            *("--store", url, "--data-dir", str(tmp_path / "a"), "--upstream", upstream),
+            *("--auth-token-file", tokens),
+        ) as server,
+    ):
+        for token in (None, ANN, ROOT, "0" * 64):
+            for user in ("ann", None):
+                peer = {"server": 1, "to": 1, "nonce": nonce} | ({"user": user} if user else {})
+                with connected(server.port, greet=False) as client:
+                    client.send(Hello([1], 4 << 20, 256, token, peer=peer))
+                    answer = client.next()
+                    assert isinstance(answer, Error)
+                    assert answer.code == "unauthorized"
+        with connected(server.port, greet=False) as client:
+            greeted(client, ANN)
+            client.send(
+                Generate(1, CREDIT, prompt="x", peer={"id": "mine"}),
+                Attach(2, "x", CREDIT, peer={"on_disconnect": 0}),
+            )
+            for _ in range(2):
+                _, answer = client.until(Error)
+                assert answer.code == "invalid_request"
+                assert "servers of a cluster" in answer.message
