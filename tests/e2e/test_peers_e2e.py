@@ -1,4 +1,4 @@
-"""Two real servers on one PostgreSQL: what the one runs is read, listed and stopped at the other."""
+"""Two real servers on one PostgreSQL: what one runs is read, listed and stopped at the other."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Pair(NamedTuple):
 @contextmanager
 def pair(url: str, folder: Path, upstream: str, *options: str) -> Iterator[Pair]:
     with ExitStack() as stack:
-        servers = [
+        a, b = (
             stack.enter_context(
                 running_server(
                     *("--store", url, "--name", name, "--data-dir", str(folder / name)),
@@ -61,8 +61,8 @@ def pair(url: str, folder: Path, upstream: str, *options: str) -> Iterator[Pair]
                 )
             )
             for name in "ab"
-        ]
-        yield Pair(*servers, upstream)
+        )
+        yield Pair(a, b, upstream)
 
 
 def http(

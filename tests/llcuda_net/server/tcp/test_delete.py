@@ -25,7 +25,7 @@ async def test_a_generation_is_deleted_for_its_user(
 ) -> None:
     asked: list[tuple[str, str]] = []
 
-    async def delete(self: Gateway, id_: str, user: User) -> None:
+    async def delete(self: Gateway, id_: str, user: User, *, only_here: bool = False) -> None:
         await trio.sleep(1)
         asked.append((id_, user.name))
         if error is not None:
