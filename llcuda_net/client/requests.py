@@ -25,9 +25,6 @@ from llcuda_protocol.kinds import MAX_LINGER
 WINDOW = 256 * 1024
 #: Features of a server: options and parts of a chat, and channels of its answer; uploads.
 CHANNELS, UPLOADS = "channels", "uploads"
-#: Errors of a server that has, for a while or for good, none of its generations any more: what it
-#: was asked is asked again, of the next server where there are several.
-LEAVING = frozenset({str(wire.ErrorCode.SHUTTING_DOWN), "lease_lost"})
 #: Feature of a server: it goes on with conversations.
 PREVIOUS = "previous"
 #: What the client takes, for the server to know.

@@ -30,8 +30,8 @@ from llcuda_net.generation.persistence import refused
 from llcuda_net.generation.state import State
 from llcuda_net.server.cluster.host import ClusterHost
 from llcuda_net.server.cluster.life import Hooks, Life
-from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.server.cluster.peers.peers import Peers
+from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.postgres.connection import Connection, Session
 
 log = structlog.get_logger(__name__)
@@ -267,11 +267,6 @@ class Cluster:
     async def delete(self, id_: str, owner: str | None) -> bool:
         """Delete one that another server alone has; see Peers.delete."""
         return await self.peers.delete(id_, owner)
-
-    @property
-    def members(self) -> Sequence[Member]:
-        """The servers whose leases hold."""
-        return self.membership.members
 
     def report(self) -> dict[str, Any]:
         """How the cluster stands, as the status document has it."""
