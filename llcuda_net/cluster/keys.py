@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from llcuda_net.storage.postgres.connection import Connection
 
@@ -114,6 +115,39 @@ def claim(
         return None
     # A statement of its own, which sees what those had committed for whom the first one waited.
     return dict(db.execute(_OTHERS, given).fetchall())
+
+
+class Accepted(Protocol):
+    """A generation that is about to be accepted."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def owner(self) -> str:
+        """Whose it is."""
+
+    @property
+    def key(self) -> str | None:
+        """Its key; None: it has none."""
+
+    @property
+    def request_hash(self) -> bytes:
+        """Of what was asked."""
+
+
+def claim_accepted(db: Connection, me: int, accepts: Sequence[Accepted]) -> dict[str, str]:
+    """Take the keys of generations in the transaction that accepts them, before all else in it.
+
+    Returns:
+        Those whose key another generation has: which; they must not be accepted. Whether this
+        server is fenced, the rest of the transaction finds out.
+    """
+    wanted = [
+        Key(one.owner, one.key, one.id, one.request_hash) for one in accepts if one.key is not None
+    ]
+    return (claim(db, me, wanted) or {}) if wanted else {}
 
 
 def find(db: Connection, owner: str, key: str) -> Held | None:

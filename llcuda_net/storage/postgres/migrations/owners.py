@@ -20,11 +20,11 @@ OWNERS = Migration(
         server bigint NOT NULL,
         asked timestamptz NOT NULL DEFAULT clock_timestamp()
     ) WITH (fillfactor = 50);
-    -- What a server has to do, as it says each second.
+    -- What a server has to do, as it says each second, in msgpack: a jsonb cannot hold a NUL.
     CREATE TABLE loads (
         server bigint PRIMARY KEY REFERENCES servers ON DELETE CASCADE,
         at timestamptz NOT NULL,
-        data jsonb NOT NULL
+        data bytea NOT NULL
     ) WITH (fillfactor = 20);
 
     -- Which generation an idempotency key means. A key is bytes in UTF-8: it may hold a NUL.

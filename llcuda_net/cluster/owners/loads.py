@@ -1,0 +1,110 @@
+"""What each server has to do, which all of them exchange each second.
+
+A load says nothing on which safety rests: it is up to a second old, or older where a server is
+slow, and decides only where a request is to wait and who is served next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from llcuda_net.storage.postgres.connection import Connection
+
+_SAY = (
+    "INSERT INTO loads (server, at, data) SELECT number, clock_timestamp(), %s FROM servers"
+    " WHERE number = %s AND NOT fenced ON CONFLICT (server) DO UPDATE SET at = excluded.at,"
+    " data = excluded.data"
+)
+_HEAR = (
+    "SELECT s.number, l.data, extract(epoch FROM clock_timestamp() - l.at) FROM servers s"
+    " JOIN leases e ON e.server = s.number AND e.expires > clock_timestamp()"
+    " JOIN loads l ON l.server = s.number WHERE NOT s.fenced AND s.number <> %s ORDER BY s.number"
+)
+
+
+class ModelLoad(msgspec.Struct, frozen=True, array_like=True):
+    """What a server has to do for one model.
+
+    Attributes:
+        aliases: names that mean the model there, too.
+        slots: of the upstreams that it has and that are up.
+        free: of these, how many may be given out.
+        queued: requests that wait.
+        wait: seconds until one more would have a slot, estimated; None: not known.
+    """
+
+    aliases: tuple[str, ...] = ()
+    slots: int = 0
+    free: int = 0
+    queued: int = 0
+    wait: float | None = None
+
+
+class Served(msgspec.Struct, frozen=True, array_like=True):
+    """What a user was served of one model, in one class, since a server's life began.
+
+    Attributes:
+        priority: the class, as `config.users.Priority` numbers it.
+        tokens: read and made, those of what runs included.
+    """
+
+    model: str
+    priority: int
+    user: str
+    tokens: float
+
+
+class Load(msgspec.Struct, frozen=True, array_like=True):
+    """What one server has to do.
+
+    Attributes:
+        models: by name, the default one first.
+        reaches: upstreams that answer it, by URL, with the name of their model.
+        served: only what has lately changed.
+        running: by user, how many of their requests run there.
+        held: upstreams that only this server can have, its own engines: how many.
+    """
+
+    models: dict[str, ModelLoad] = {}
+    reaches: dict[str, str] = {}
+    served: tuple[Served, ...] = ()
+    running: dict[str, int] = {}
+    held: int = 0
+
+
+@dataclass(frozen=True)
+class OtherLoad:
+    """The load of another live server.
+
+    Attributes:
+        server: its number.
+        age: seconds since it said so.
+    """
+
+    server: int
+    load: Load
+    age: float
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Load).decode
+
+
+def exchange(db: Connection, me: int, load: Load) -> list[OtherLoad]:
+    """Say what this server has to do, and hear what the other live ones have."""
+    db.execute(_SAY, (_encode(load), me))
+    return [
+        OtherLoad(server, read, float(age))
+        for server, data, age in db.execute(_HEAR, (me,), binary=True).fetchall()
+        if (read := _read(data)) is not None
+    ]
+
+
+def _read(data: bytes) -> Load | None:
+    """A load; None: it is of a version that writes it in another way."""
+    try:
+        return _decode(data)
+    except msgspec.DecodeError:  # of which a ValidationError is one
+        return None
