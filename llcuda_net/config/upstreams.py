@@ -187,6 +187,12 @@ class UpstreamSpec:
     roles: frozenset[str] = frozenset(ROLES)
     aliases: tuple[str, ...] = ()
 
+    @property
+    def place(self) -> str:
+        """Its URL without user and password, the same however it is written."""
+        url = BaseUrl.parse(self.url)
+        return f"{url.scheme}://{url.authority.lower()}{url.path}"
+
 
 def parse(value: Any, where: str) -> tuple[UpstreamSpec, ...]:
     """The upstreams of a setting: a URL, or several by commas; or a list of URLs and tables.

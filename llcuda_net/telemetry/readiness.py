@@ -82,7 +82,7 @@ class Readiness:
         serving = [one for one in server.pool.backends if COMPLETIONS in one.roles]
         if not serving:
             return "there is no upstream for completions"
-        if any(backend.state == "up" for backend in serving):
+        if any(backend.state in ("up", "elsewhere") for backend in serving):
             return None
         reasons = (f"{backend.name}: {backend.reason or backend.state}" for backend in serving)
         return "no upstream answers: " + "; ".join(reasons)

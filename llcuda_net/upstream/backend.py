@@ -84,6 +84,7 @@ class Backend:
         hit_rate: how often its prompt cache held what it was expected to hold.
         leases: of the slots that are in use.
         draining: it gets no more work.
+        owned: this server may give it work; else another one of its cluster does.
         watched: a health check runs; without one it counts as up.
         was_up: it has answered at least once.
         loading: it has not, but a server is there, and says that it is not ready.
@@ -122,6 +123,7 @@ class Backend:
         self.hit_rate = HitRate()
         self.leases: set[Holder] = set()
         self.draining = False
+        self.owned = True
         self.watched = False
         self.was_up = False
         self.loading = False
@@ -163,7 +165,17 @@ class Backend:
     @property
     def up(self) -> bool:
         """Whether it may be given work, now or soon."""
+        return self.owned and self.answers
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is there, as far as is known, for this server or another one."""
         return not self.draining and not self.absent and (self.breaker.closed or not self.watched)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether any of its slots work for this server, or are not seen to be free again."""
+        return bool(self.leases or self.busy or self.releasing)
 
     @property
     def absent(self) -> bool:
@@ -206,9 +218,11 @@ class Backend:
 
     @property
     def state(self) -> str:
-        """up, down, probing or draining; of one that is loaded on demand also its presence."""
+        """up, down, probing, draining, elsewhere; of one loaded on demand also its presence."""
         if self.draining:
             return "draining"
+        if not self.owned and self.breaker.closed:
+            return "elsewhere"
         if self.residence is not None and (self.absent or self.leaving):
             return str(self.residence.presence)
         if self.breaker.closed:
@@ -220,6 +234,8 @@ class Backend:
         """Why it is not up, or rests."""
         if self.residence is not None and (self.absent or self.leaving):
             return self.residence.reason
+        if not self.owned and self.breaker.closed:
+            return "another server of the cluster asks it"
         if self.breaker.closed and self.resting:
             return f"takes no more for now; it is asked again in {self.rest.left:.1f} s"
         return self.breaker.reason
@@ -302,6 +318,22 @@ class Backend:
         """Whether its model takes what it must, as far as is known now."""
         properties = self.upstream.properties
         return properties is None or abilities <= properties.abilities
+
+    def own(self, owned: bool) -> None:
+        """Note whether this server may give it work; what it has works on."""
+        if owned == self.owned:
+            return
+        self.owned = owned
+        if owned:
+            # What others had there may still be broken off: a slot is free when that is seen.
+            self.table.lost()
+            for slot in self.table:
+                if slot.use is Use.FREE and self.watched:
+                    slot.turn(Use.RELEASING)
+        elif self.breaker.closed:
+            self.down_since = trio.current_time()
+        self.attention.set()
+        log.info("upstream_owned" if owned else "upstream_elsewhere", upstream=self.name)
 
     # -- how it does; each returns whether the pool must look at it again -----------------------
 

@@ -142,7 +142,7 @@ class HealthCheck:
         backend = self._backend
         if backend.upstream.properties is None or not backend.table.known:
             await self._ask()
-        if backend.signature is None and self._must_sign():
+        if backend.signature is None and backend.owned and self._must_sign():
             await self._sign()
         if trio.current_time() >= self._checked + INTERVAL:
             with trio.move_on_after(TIMEOUT) as scope:
@@ -152,7 +152,7 @@ class HealthCheck:
                 return
             self._checked = trio.current_time()
             backend.silent_since = None
-        if backend.releasing or backend.foreign or backend.leases:
+        if backend.leases or (backend.owned and (backend.releasing or backend.foreign)):
             await self._look_at_slots()
 
     async def _ask(self) -> None:
@@ -211,7 +211,8 @@ class HealthCheck:
             await self._look_at_slots()
         if not backend.free and not backend.leases and backend.releasing:
             raise UpstreamStalled("it still works at what was broken off", retry=True)
-        await self._sign()
+        if backend.owned:  # else its slots are another server's, who asks it
+            await self._sign()
         self._report(backend.record_success())
 
     async def _sign(self) -> None:

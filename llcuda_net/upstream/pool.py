@@ -8,7 +8,7 @@ part calls back into whoever uses the pool.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -59,6 +59,7 @@ class Pool:
         #: name then, also where a changed table took its place meanwhile.
         self._named_keys: dict[str, str] = {}
         self._missing: dict[str, float] = {}
+        self._owned: Collection[str] | None = None
         self._change = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[Backend, trio.CancelScope] = {}
@@ -78,6 +79,7 @@ class Pool:
     def add(self, backend: Backend) -> None:
         """Take one in."""
         self.backends.append(backend)
+        backend.own(self._owns(backend))
         self._group()
         self._missing.pop(backend.model_key, None)
         if self._nursery is not None:
@@ -87,6 +89,8 @@ class Pool:
         """Put others in the place of one, which drains, since it was found to be them."""
         place = self.backends.index(backend)
         self.backends[place:place] = others
+        for other in others:
+            other.own(self._owns(other))
         if self._nursery is not None:
             for other in others:
                 self._nursery.start_soon(self._watch, other)
@@ -95,6 +99,21 @@ class Pool:
         else:
             self._remove(backend)
             self.update()
+
+    def own(self, urls: Collection[str] | None) -> None:
+        """Give work only to the upstreams with these URLs; None: to all.
+
+        What others have is watched, and not asked for anything that takes a slot.
+        """
+        if urls == self._owned:
+            return
+        self._owned = urls
+        for backend in self.backends:
+            backend.own(self._owns(backend))
+        self.update()
+
+    def _owns(self, backend: Backend) -> bool:
+        return self._owned is None or backend.spec.place in self._owned
 
     def drain(self, backend: Backend) -> None:
         """Give it no more work; it leaves when what runs on it has ended."""
