@@ -13,6 +13,12 @@ raised to it. A request that runs is counted with the tokens that it has used, o
 is expected to use where that is more, so that a user with many short queued requests cannot fill
 all slots before the first token is made. The expectation is for ranking only: the virtual time is
 made of tokens that were really served.
+
+In a cluster, each server has counters of its own for its own slots, and hears now and then what the
+others have served. That counts like what was served here, for those who compete or run here, so
+that who has much elsewhere gets less here. It puts nobody further behind than CREDIT: what a user
+had elsewhere for an hour, while nobody else wanted it, is not to be paid here for an hour. The
+bound that follows from this is in docs/cluster.md.
 """
 
 from __future__ import annotations
@@ -22,7 +28,8 @@ from collections.abc import Callable, Iterable
 
 #: Tokens by which a counter may lag behind those served, while no upstream has a place for its
 #: user's work: enough to make up for what they missed where others had no better claim, and not
-#: so much that an upstream which was away for an hour is theirs for the next.
+#: so much that an upstream which was away for an hour is theirs for the next. Also how far ahead
+#: of the virtual time what was served elsewhere may put a counter.
 CREDIT = 16384.0
 
 
@@ -82,6 +89,10 @@ class FlowCounter:
         """Count what it has used, now that it runs no more."""
         del self._running[work]
         self._finished += used / self.weight
+
+    def add_elsewhere(self, tokens: float, most: float) -> None:
+        """Count tokens that other servers have served, while `served` is less than `most`."""
+        self._finished += max(0.0, min(tokens / self.weight, most - self.served()))
 
     def raise_to(self, least: float) -> None:
         """Set `served` to at least this."""

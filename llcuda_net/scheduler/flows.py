@@ -182,6 +182,14 @@ class PriorityClass:
         if flow is not None:
             self._unsettle(flow)
 
+    def served_elsewhere(self, name: str, tokens: float) -> None:
+        """Other servers have served a user's requests of this model and class."""
+        flow = self._flows.get(name)
+        if flow is None or not (flow.counter.competing or flow.counter.running):
+            return  # what nobody here had to wait for is nobody's debt
+        self.changed(name)
+        flow.counter.add_elsewhere(tokens, self.clock.now + CREDIT)
+
     def update(self, now: float) -> None:
         """Update the virtual time, and who competes: flows whose users may start something."""
         while self._resting and self._resting[0].at <= now:

@@ -65,6 +65,7 @@ class UserQuota:
         queued: how many of their requests wait.
         requeued: how many of these had a slot before.
         served: tokens read and made for them since the start, by what runs no more.
+        elsewhere: how many of their requests run at other servers of the cluster.
     """
 
     def __init__(self, user: User, all_lengths: MovingMean) -> None:
@@ -73,6 +74,7 @@ class UserQuota:
         self.queued = 0
         self.requeued = 0
         self.served = 0
+        self.elsewhere = 0
         self._charged: dict[object, int] = {}
         self._full_at = self._charged_at = -math.inf
         self._limited = False  # at the last look
@@ -121,7 +123,7 @@ class UserQuota:
             rated: whether it must keep within their tokens per minute.
         """
         most = self.user.max_running
-        if most is not None and len(self.running) >= most:
+        if most is not None and len(self.running) + self.elsewhere >= most:
             return False
         return not rated or self.user.tokens_per_minute is None or now >= self.refilled_at(now)
 
@@ -135,7 +137,8 @@ class UserQuota:
     def limit_reached(self, now: float, *, rated: bool = True) -> str:
         """The limit that keeps them from one more slot, for a person; "" where none does."""
         user = self.user
-        if user.max_running is not None and len(self.running) >= user.max_running:
+        running = len(self.running) + self.elsewhere
+        if user.max_running is not None and running >= user.max_running:
             return f"your limit of {user.max_running} at once"
         if rated and user.tokens_per_minute is not None and now < self.refilled_at(now):
             return f"your limit of {user.tokens_per_minute:g} tokens a minute"
@@ -146,6 +149,13 @@ class UserQuota:
         user = self.user
         served = self.served + sum(used() for used in self.running.values())
         return UserLoad(user.name, user.weight, len(self.running), self.queued, served)
+
+    def charge_elsewhere(self, tokens: float, now: float) -> None:
+        """Take from the bucket what other servers have served, as if it had been used now."""
+        self._charge(now)
+        rate = self.user.tokens_per_minute
+        if rate is not None:
+            self._full_at = max(self._full_at, now) + tokens * _MINUTE / rate
 
     def _charge(self, now: float) -> None:
         """Take from the bucket what was used since the last time.

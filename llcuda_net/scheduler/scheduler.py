@@ -11,7 +11,7 @@ and notifies.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import trio
@@ -67,6 +67,8 @@ class Scheduler:
         self._running: dict[Ticket, Flow] = {}
         self._quotas: dict[str, UserQuota] = {}
         self._all_lengths = MovingMean()
+        #: Tokens of what runs no more, by model, class and user.
+        self._served: dict[tuple[str, int, str], float] = {}
         self._reporter = WaitReporter(self._queue, self._quotas, explain, delay)
         self._number = 0
         self._dispatching = False
@@ -112,6 +114,46 @@ class Scheduler:
     def waiting_kinds(self) -> list[Kind]:
         """The kinds of which any wait."""
         return list(self._queue.kinds)
+
+    # -- in a cluster -----------------------------------------------------------------------------
+
+    def outlook(self, model: str) -> tuple[int, float | None]:
+        """How many wait for a model, and how long one more would; None: that is not known."""
+        return self._queue.queued(model), self._reporter.next_wait(model, self._clock())
+
+    def served(self) -> dict[tuple[str, int, str], float]:
+        """Tokens read and made since the start, by model, class and user."""
+        found = dict(self._served)
+        for ticket, flow in self._running.items():
+            place = _place_of(ticket, flow)
+            found[place] = found.get(place, 0.0) + ticket.tokens_used()
+        return found
+
+    def running_of_users(self) -> dict[str, int]:
+        """How many requests of each user run here, of those who have any."""
+        return {name: n for name, one in self._quotas.items() if (n := len(one.running))}
+
+    def served_elsewhere(
+        self, served: Iterable[tuple[str, int, str, float]], running: Mapping[str, int]
+    ) -> None:
+        """Take account of what other servers do for the users of this one.
+
+        Args:
+            served: model, class, user and tokens that were served since the last call.
+            running: how many requests of each user run there now.
+        """
+        now = self._clock()
+        for model, priority, user, tokens in served:
+            quota = self._quotas.get(user)
+            if quota is not None:
+                self._queue.served_elsewhere(model, priority, user, tokens)
+                quota.charge_elsewhere(tokens, now)
+                self._queue.changed(quota)
+        for name, quota in self._quotas.items():
+            if quota.elsewhere != running.get(name, 0):
+                quota.elsewhere = running.get(name, 0)
+                self._queue.changed(quota)
+        self.dispatch()
 
     # -- tickets ----------------------------------------------------------------------------------
 
@@ -227,6 +269,8 @@ class Scheduler:
         """Count a ticket's use, as it runs no more; returns the slot that is to be given back."""
         flow = self._running.pop(ticket)
         used = flow.quota.finish(ticket, self._clock())
+        place = _place_of(ticket, flow)
+        self._served[place] = self._served.get(place, 0.0) + used
         self._queue.changed(flow.quota)
         flow.priority_class.clock.finish(flow.counter, ticket, max(1.0, used))
         flow.priority_class.running -= 1
@@ -386,3 +430,8 @@ class Scheduler:
                     yield
                 finally:
                     self._idle_scopes.discard(scope)
+
+
+def _place_of(ticket: Ticket, flow: Flow) -> tuple[str, int, str]:
+    """Where its tokens count: its model, class and user."""
+    return ticket.slot_request.model, int(ticket.priority), flow.quota.user.name

@@ -102,6 +102,11 @@ class WaitReporter:
         self._delay = delay
         self._rates: dict[str, ServiceRate] = {}
 
+    def next_wait(self, model: str, now: float) -> float | None:
+        """Seconds until one more request for a model would have a slot; None: not known."""
+        rate = self._rates.get(model)
+        return None if rate is None else rate.estimate(self._queue.queued(model) + 1, now)
+
     def queued(self, ticket: Ticket, now: float) -> None:
         """Estimate for a ticket that has just been queued."""
         self._rates.setdefault(ticket.slot_request.model, ServiceRate()).resume(now)

@@ -118,6 +118,16 @@ class WaitQueue:
             for priority in Priority:
                 classes[priority].changed(quota.user.name)
 
+    def served_elsewhere(self, model: str, priority: int, user: str, tokens: float) -> None:
+        """Other servers have served a user."""
+        classes = self._models.get(model)
+        if classes is not None:
+            classes[priority].served_elsewhere(user, tokens)
+
+    def queued(self, model: str) -> int:
+        """How many wait for a model."""
+        return sum(count for kind, count in self.kinds.items() if kind[0] == model)
+
     def refilled_at(self, now: float) -> float:
         """When somebody may start whom the tokens per minute keep from it now."""
         return min(
