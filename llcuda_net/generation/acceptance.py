@@ -15,7 +15,7 @@ from itertools import product
 
 import trio
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import InvalidRequest, RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.storage.journal.entry import JournalEntry
@@ -95,6 +95,9 @@ class Acceptance:
             return
         for generation in generations:
             if generation in self._waiting:
+                if generation.entry is not None and generation.entry.taken is not None:
+                    generation.hand_back(_taken(generation))
+                    continue
                 event = self._waiting.pop(generation)
                 generation.accept()
                 if event is not None:
@@ -108,6 +111,15 @@ class _Line:
     def __init__(self) -> None:
         self.waiting: list[tuple[Generation, JournalEntry | None]] = []
         self.idle = trio.lowlevel.ParkingLot()
+
+
+def _taken(generation: Generation) -> RequestError:
+    """The error for one whose key another server of the cluster has given to another one.
+
+    That happens to a fresh key whose request was overtaken by its repetition.
+    """
+    key = (generation.key or "")[:60]
+    return InvalidRequest(f"the idempotency key {key!r} is not fresh: it was used before")
 
 
 def _kind(entry: JournalEntry | None) -> tuple[bool, bool, bool]:

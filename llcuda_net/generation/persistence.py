@@ -218,6 +218,9 @@ class Persistence:
             return None
         self._open.pop(entry, None)
         generation.entry = None
+        if entry.taken is not None:  # another one has its key: it never was
+            self._storage.forget(entry)
+            return None
         outcome = generation.outcome
         generation.finished = time.time_ns()
         ended = Ended(
@@ -356,6 +359,13 @@ class Persistence:
             await trio.sleep_forever()
         assert self._storage is not None
         return await self._storage.transient.erased()
+
+    def keeps_alone(self, id_: str) -> bool:
+        """Whether one that is over is kept in this data directory, and not in the store."""
+        storage = self._storage
+        return storage is not None and (
+            id_ in storage.transient or any(one.id == id_ for one in storage.unstored)
+        )
 
     def will_store(self, generation: Generation) -> bool:
         """Whether its result waits for the store to take it."""

@@ -20,6 +20,7 @@ from llcuda_net.generation.memory import sizes
 from llcuda_net.generation.persistence import seconds_of
 from llcuda_net.storage.records import Level, hash_of
 from llcuda_net.storage.starting import Recovered
+from llcuda_net.util.time_ids import uuid7
 from llcuda_protocol import Generate
 
 #: Bounds of the integers that the protocol has; floats beyond them stay floats.
@@ -35,6 +36,7 @@ def from_request(
     most_log: int,
     api: dict[str, Any] | None = None,
     asked: Generate | None = None,
+    id_: str | None = None,
 ) -> Generation:
     """The generation that a request asks for.
 
@@ -45,6 +47,7 @@ def from_request(
             request does not.
         api: see Generation.
         asked: the request as it came, where it has inherited since: by it requests are compared.
+        id_: its id; None: a new one.
 
     Raises:
         RequestError: the request is wrong.
@@ -89,6 +92,7 @@ def from_request(
         transient=request.transient,
         api=api,
         previous=request.previous,
+        id=uuid7() if id_ is None else id_,
     )
 
 

@@ -244,6 +244,11 @@ class Gateway:
         return self._scheduler.waiting()
 
     @property
+    def scheduler(self) -> Scheduler:
+        """The queue for their slots."""
+        return self._scheduler
+
+    @property
     def registry(self) -> Registry:
         """The generations that run."""
         return self._registry
@@ -321,6 +326,11 @@ class Gateway:
     # -- requests -----------------------------------------------------------------------------
 
     @property
+    def shared(self) -> bool:
+        """Whether it is one of a cluster."""
+        return self.cluster is not None
+
+    @property
     def starting(self) -> bool:
         """Whether requests must wait for `started`."""
         return self._startup.reason is not None
@@ -339,6 +349,18 @@ class Gateway:
         with self._budget.holding(user.name, size):
             await self._startup.wait()
 
+    def level(self, wanted: str | None) -> Level:
+        """The level in force for a request that wants this one.
+
+        Raises:
+            RequestError: there is no such level, or this server does not have it.
+        """
+        return self._persistence.level(wanted)
+
+    def keeps_alone(self, id_: str) -> bool:
+        """Whether a generation that is over is kept here, and not where other servers find it."""
+        return self._persistence.keeps_alone(id_)
+
     async def find_previous(self, request: Generate, user: User) -> Result | Generation:
         """What a request names as the previous generation; see `previous_of`.
 
@@ -356,20 +378,47 @@ class Gateway:
         user: User,
         api: dict[str, Any] | None = None,
         previous: Result | None = None,
+        id_: str | None = None,
     ) -> Generation:
-        """Start a generation, or join the one that has the same key.
+        """Start a generation here, or join the one that has the same key.
 
         Args:
             api: see Generation.
             previous: what `find_previous` has found of a request that names one.
+            id_: of a new one; None: any.
 
         Raises:
             RequestError: the request is wrong, the queue is full, or the server is stopping.
         """
         with self.watch.submitting():
             if previous is None:
-                return self._submit(request, user, api)
-            return self._submit(following(request, previous), user, api, request)
+                return self._submit(request, user, api, id_=id_)
+            return self._submit(following(request, previous), user, api, request, id_)
+
+    async def begin(
+        self,
+        request: Generate,
+        user: User,
+        api: dict[str, Any] | None = None,
+        previous: Result | None = None,
+        *,
+        id_: str | None = None,
+        here: bool = False,
+    ) -> Generation:
+        """Start a generation, or join the one that has the same key; in a cluster on any server.
+
+        Args:
+            api, previous, id_: as of `submit`.
+            here: only on this server, to which another one has sent the request.
+
+        Raises:
+            RequestError: as `submit`; or the cluster cannot say what the key means.
+        """
+        if self.cluster is None:
+            return self.submit(request, user, api, previous, id_)
+        size = sizes.of(request.prompt) + sizes.of(request.messages)
+        with self._budget.holding(user.name, size):
+            return await self.cluster.begin(request, user, api, previous, id_, here=here)
 
     def _submit(
         self,
@@ -377,6 +426,7 @@ class Gateway:
         user: User,
         api: dict[str, Any] | None,
         asked: Generate | None = None,
+        id_: str | None = None,
     ) -> Generation:
         self._check_not_draining()
         model_key = self._pool.key_of(request.model)
@@ -390,6 +440,7 @@ class Gateway:
             self._budget.bounds.generation,
             api,
             asked,
+            id_,
         )
         if request.peer is not None:
             generation.id = self._id_of_peer(request.peer, generation.id)

@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 import structlog
 import trio
 
-from llcuda_net.cluster import leases
+from llcuda_net.cluster import keys, leases
 from llcuda_net.cluster.leases import Member
 from llcuda_net.cluster.membership import Membership
 from llcuda_net.cluster.mirror import Mirror
 from llcuda_net.cluster.standing import Standing
 from llcuda_net.cluster.takeover import Takeover
+from llcuda_net.config.users import User
 from llcuda_net.errors import StorageError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import refused
@@ -31,8 +32,12 @@ from llcuda_net.generation.state import State
 from llcuda_net.server.cluster.host import ClusterHost
 from llcuda_net.server.cluster.life import Hooks, Life
 from llcuda_net.server.cluster.peers.peers import Peers
+from llcuda_net.server.cluster.owners import Owners
+from llcuda_net.server.cluster.placing import Asked, Placing
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.postgres.connection import Connection, Session
+from llcuda_net.storage.records import Result
+from llcuda_protocol import Generate
 
 log = structlog.get_logger(__name__)
 
@@ -69,11 +74,14 @@ class Cluster:
         self.membership = Membership(url, name, address, folder)
         self._mirror = mirror
         mirror.on_fenced = self.membership.refused
+        mirror.claim_keys = keys.claim_accepted
         self.hooks = Hooks()
         self._life = Life(self.membership, self.hooks, self.join, self._orphaned)
         self._sessions = {write: Session(url, write=write) for write in (False, True)}
         self._limiters = {write: trio.CapacityLimiter(1) for write in (False, True)}
         self._host: ClusterHost
+        self._owners: Owners
+        self._placing: Placing
         self._takeover = Takeover(url, self.membership, self._adopt)
         self.peers: Peers
         self._over = trio.Event()
@@ -155,6 +163,11 @@ class Cluster:
         """This is the gateway; before `run`."""
         self._host = host
         self.peers = Peers(self, host, self._certificate)
+        claims = bool(host.settings.upstream)
+        self._owners = Owners(self, host.pool, host.scheduler, claims=claims)
+        self._placing = Placing(self, host, self._owners.route, self._send)
+        self.hooks.stopped.append(self._owners.stopped)
+        self.hooks.life.append(self._owners.life)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the standing, and the others; runs until cancelled."""
@@ -162,6 +175,8 @@ class Cluster:
             nursery.start_soon(self._life.follow, self._host)
             nursery.start_soon(self._take_over)
             await nursery.start(self.peers.run)
+            await nursery.start(self._owners.run)
+            nursery.start_soon(self._placing.sweep)
             for life in self.hooks.life:
                 life(self.number)
             task_status.started()
@@ -236,6 +251,27 @@ class Cluster:
         if not self.is_member:
             raise self._life.error()
 
+    async def begin(
+        self,
+        request: Generate,
+        user: User,
+        api: dict[str, Any] | None,
+        previous: Result | None,
+        id_: str | None,
+        *,
+        here: bool,
+    ) -> Generation:
+        """Start a generation on any server, or join the one that has its key; see Gateway.begin.
+
+        Raises:
+            RequestError: it cannot be begun now.
+        """
+        return await self._placing.begin(Asked(request, user, api, previous, id_, here=here))
+
+    def _send(self, asked: Asked, server: int) -> Generation | None:
+        """Have another server run a request; None: it cannot be reached."""
+        return None
+
     def may_show(self) -> bool:
         """Whether readers may see what the database does not have."""
         if self.membership.may_begin():
@@ -278,6 +314,7 @@ class Cluster:
             "number": membership.number,
             "address": membership.address,
             "standing": str(standing),
+            "upstreams": self._owners.report(),
             "taken_over": dict(zip(("servers", "generations"), self.taken_over, strict=True)),
             "members": [
                 {

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from llcuda_net.config.settings import Settings
 from llcuda_net.config.users import User
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Left
 from llcuda_net.generation.registry import Registry
+from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.storage.journal.assembly import OpenGeneration
-from llcuda_net.storage.records import Result
+from llcuda_net.storage.records import Level, Result
 from llcuda_net.storage.starting import Recovered
+from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Generate
 
 
@@ -20,14 +23,39 @@ class ClusterHost(Protocol):
     """The gateway, as the cluster sees it."""
 
     listener: Listener
+    settings: Settings
 
     @property
     def registry(self) -> Registry:
         """The generations that run here."""
 
     @property
+    def pool(self) -> Pool:
+        """The upstreams."""
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The queue for their slots."""
+
+    @property
     def draining(self) -> bool:
         """Whether the server stops."""
+
+    def level(self, wanted: str | None) -> Level:
+        """The level in force for a request; raises RequestError."""
+
+    def submit(
+        self,
+        request: Generate,
+        user: User,
+        api: dict[str, Any] | None = None,
+        previous: Result | None = None,
+        id_: str | None = None,
+    ) -> Generation:
+        """Start a generation here; raises RequestError."""
+
+    def keeps_alone(self, id_: str) -> bool:
+        """Whether a generation that is over is kept here and nowhere else."""
 
     async def adopt(self, other: int, generations: Sequence[OpenGeneration]) -> None:
         """Take over what a fenced life of a server had; raises StorageError."""

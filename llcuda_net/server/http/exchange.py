@@ -104,10 +104,13 @@ class HttpHost(QueryHost, Protocol):
         or raise RequestError.
         """
 
-    def submit(
+    async def begin(
         self, request: Generate, user: User, api: dict[str, Any] | None = None
     ) -> Generation:
-        """Start a generation, or join the one with the same key; or raise RequestError."""
+        """Start a generation, or join the one with the same key; or raise RequestError.
+
+        Of several servers, on any. Where there is but this one, no turn is given to others.
+        """
 
     async def find(self, request: Attach, user: User) -> Generation:
         """The generation to read, running or stored, or raise RequestError."""

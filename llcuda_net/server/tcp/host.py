@@ -40,6 +40,10 @@ class SessionHost(QueryHost, Protocol):
     incoming: Incoming
 
     @property
+    def shared(self) -> bool:
+        """Whether this server is one of a cluster, where `begin` takes the place of `submit`."""
+
+    @property
     def starting(self) -> bool:
         """Whether requests must wait for `started`."""
 
@@ -61,6 +65,15 @@ class SessionHost(QueryHost, Protocol):
         previous: Result | None = None,
     ) -> Generation:
         """Start a generation, or join the one with the same key; or raise RequestError."""
+
+    async def begin(
+        self,
+        request: Generate,
+        user: User,
+        api: dict[str, Any] | None = None,
+        previous: Result | None = None,
+    ) -> Generation:
+        """The same on any server of a cluster; or raise RequestError."""
 
     async def find(self, request: Attach, user: User, *, only_here: bool = False) -> Generation:
         """The generation to read, running or stored, or raise RequestError.

@@ -289,7 +289,7 @@ class Session:
             what = "peer is what servers of a cluster say to each other: leave it out"
             self._replies.fail(event.stream, InvalidRequest(what))
         elif isinstance(event, Generate):
-            if self._server.starting or event.previous is not None:
+            if self._server.starting or event.previous is not None or self._is_shared:
                 self._attaching[event.stream] = None
                 self._nursery.start_soon(self._generate_later, event)
             else:
@@ -343,16 +343,27 @@ class Session:
             await self._server.started(self.user, size)
             if event.previous is not None:
                 found = await self._server.find_previous(event, self.user)
+            if self._is_shared and not isinstance(found, Generation):
+                found = await self._begin(event, found)
         except RequestError as error:
             del self._attaching[event.stream]
             self._replies.fail(event.stream, error)
         else:
             cancel = self._attaching.pop(event.stream)
-            if self._connection.is_open(event.stream):
+            if not self._connection.is_open(event.stream):
+                if isinstance(found, Generation):
+                    self._server.left(found)  # nobody will read it
+            else:
                 self._generate(event, found)
                 if cancel is not None:
                     self._cancel(cancel)
         self._buffer.flush()
+
+    async def _begin(self, event: Generate, previous: Result | None) -> Generation:
+        """Begin it on any server of the cluster."""
+        if event.messages:
+            event = replace(event, messages=canonical(event.messages, self._uploads.find))
+        return await self._server.begin(event, self.user, previous=previous)
 
     async def _attach(self, event: Attach) -> None:
         try:

@@ -138,10 +138,10 @@ async def begin(
     if found:
         _obey(headers, found)
         return found, sent
-    return _new(exchange, requests, apis, key, seconds), [0] * len(requests)
+    return await _new(exchange, requests, apis, key, seconds), [0] * len(requests)
 
 
-def _new(
+async def _new(
     exchange: Exchange,
     requests: Sequence[Generate],
     apis: Sequence[dict[str, Any]],
@@ -158,7 +158,7 @@ def _new(
             named = replace(
                 request, key=key_of(key, index), fresh=fresh, on_disconnect=min(seconds, 1e9)
             )
-            begun.append(exchange.host.submit(named, exchange.request.user, api))
+            begun.append(await exchange.host.begin(named, exchange.request.user, api))
     except RequestError:
         for generation in begun:
             if not generation.readers:

@@ -1,0 +1,320 @@
+"""Which upstreams this server may ask, and what it exchanges with the others each second.
+
+Each look: say what there is to do here, hear what the others have; count what they have served;
+decide about upstreams (see `plan`). An upstream is used no more before the database hears that it
+is given, and used only when the claim is committed. Whatever the database says, none is used while
+this server is no member.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
+
+import structlog
+import trio
+
+from llcuda_net.cluster.owners import claims, loads, routing
+from llcuda_net.cluster.owners.claims import Claim
+from llcuda_net.cluster.owners.loads import Load, ModelLoad, OtherLoad, Served
+from llcuda_net.cluster.owners.plan import Mine, Planner, Steps
+from llcuda_net.cluster.owners.routing import Offer
+from llcuda_net.cluster.owners.sharing import Changed, Sharing, renamed, running_elsewhere
+from llcuda_net.cluster.standing import Standing
+from llcuda_net.errors import RequestError
+from llcuda_net.scheduler.scheduler import Scheduler
+from llcuda_net.storage.postgres.connection import Connection
+from llcuda_net.upstream.backend import Backend
+from llcuda_net.upstream.pool import Pool
+
+log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
+#: Seconds between two looks.
+LOOK = 1.0
+#: Seconds after which a load says nothing any more of where there is room.
+_STALE = 5.0
+#: Seconds that a model takes to load, where that is not known.
+_LOADING = 15.0
+
+
+class Shared(Protocol):
+    """What is asked of the cluster: its database, and this server's place there."""
+
+    @property
+    def number(self) -> int:
+        """This server's."""
+
+    def standing(self) -> Standing:
+        """Whether it is a member."""
+
+    async def change(self, what: str, change: Callable[[Connection], _T]) -> _T:
+        """Do something in one transaction; raises RequestError."""
+
+
+class Owners:
+    """The upstreams that a server may ask, and the loads of all servers.
+
+    Args:
+        cluster: where they agree.
+        pool: of this server.
+        scheduler: counts what users are served.
+        claims: the upstreams are llama-servers that others may ask, too; else they are engines of
+            this server.
+
+    Attributes:
+        others: what the other live servers have to do, as was last heard.
+    """
+
+    def __init__(self, cluster: Shared, pool: Pool, scheduler: Scheduler, *, claims: bool) -> None:
+        self.others: list[OtherLoad] = []
+        self._cluster = cluster
+        self._pool = pool
+        self._scheduler = scheduler
+        self._claims = claims
+        self._planner = Planner()
+        self._sharing, self._changed = Sharing(), Changed()
+        self._known: list[Claim] = []
+        self._heard_at = 0.0
+        #: Requests that were sent to others: when, to which server, for which model.
+        self._sent: deque[tuple[float, int, str]] = deque()
+        self._wake = trio.Event()
+        if claims:
+            pool.own(())
+
+    def __repr__(self) -> str:
+        owned = sum(one.owned for one in self._pool.backends)
+        return f"<Owners: {owned} of {len(self._pool.backends)} upstreams, {self.others!r}>"
+
+    # -- from look to look ------------------------------------------------------------------------
+
+    def stopped(self) -> None:
+        """This server is no member now: it asks no upstream."""
+        self._use(())
+        self.others = []
+
+    def life(self, number: int) -> None:
+        """It is a member, again or for the first time."""
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look now: a server has come or gone."""
+        self._wake.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Look each second, until cancelled; it has looked once when it has started."""
+        with trio.move_on_after(LOOK):  # the database may be away
+            await self._try()
+        task_status.started()
+        while True:
+            with trio.move_on_after(LOOK):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            await self._try()
+
+    async def _try(self) -> None:
+        if self._cluster.standing() is not Standing.MEMBER:
+            return
+        try:
+            await self.look()
+        except RequestError as error:
+            log.warning("loads_not_exchanged", reason=error.message)
+        except Exception:  # a bug here must not end the server
+            log.exception("owners_failed")
+
+    async def look(self) -> None:
+        """Exchange loads, and take and give upstreams.
+
+        Raises:
+            RequestError: the database does not answer.
+        """
+        number, load = self._cluster.number, self.load()
+
+        def exchange(db: Connection) -> tuple[list[OtherLoad], list[Claim]]:
+            return loads.exchange(db, number, load), claims.claims(db)
+
+        others, known = await self._change(exchange)
+        if not self._is(number):
+            return
+        self.others, self._known, self._heard_at = others, known, trio.current_time()
+        self._count()
+        if not self._claims:
+            return
+        # No turn is given to others between the look at what is in use and its effect.
+        steps = self._planner.plan(number, self._mine(), known, others)
+        self._use(steps.use)
+        if steps.claim or steps.give or steps.ask or steps.withdraw:
+            known = await self._change(partial(_do, me=number, steps=steps))
+            if self._is(number):
+                mine = {one.url for one in known if one.live and one.server == number}
+                self._known = known
+                self._use(steps.use | (mine & {*steps.claim}))
+
+    async def _change(self, change: Callable[[Connection], _T]) -> _T:
+        return await self._cluster.change("loads cannot be exchanged", change)
+
+    def _is(self, number: int) -> bool:
+        """Whether this is still the life that asked."""
+        cluster = self._cluster
+        return cluster.number == number and cluster.standing() is Standing.MEMBER
+
+    def _use(self, urls: frozenset[str] | tuple[str, ...]) -> None:
+        if self._claims:
+            self._pool.own(frozenset(urls))
+
+    def _mine(self) -> dict[str, Mine]:
+        """The upstreams of the settings, by URL: of a router all models together."""
+        found: dict[str, list[Backend]] = {}
+        for backend in self._pool.backends:
+            if not backend.draining:
+                found.setdefault(backend.spec.place, []).append(backend)
+        return {
+            url: Mine(
+                model=backends[0].model if len(backends) == 1 else "",
+                reached=any(one.answers or one.absent for one in backends),
+                used=any(one.in_use for one in self._pool.backends if one.spec.place == url),
+                needed=any(self._needed(one) for one in backends),
+            )
+            for url, backends in found.items()
+        }
+
+    def _needed(self, backend: Backend) -> bool:
+        """Whether something waits here that no other upstream of this server can serve."""
+        if not (backend.owned and backend.model_key):
+            return False
+        queued, _ = self._scheduler.outlook(backend.model_key)
+        return queued > 0 and not any(
+            one.up and one is not backend and one.model_key == backend.model_key
+            for one in self._pool.backends
+        )
+
+    # -- loads ------------------------------------------------------------------------------------
+
+    def load(self) -> Load:
+        """What this server has to do now."""
+        pool, names = self._pool, self._names()
+        models: dict[str, ModelLoad] = {}
+        for key, name in names.items():
+            backends = [one for one in pool.of(key) if one.model_key == key]
+            if not backends:
+                continue
+            queued, wait = self._scheduler.outlook(key)
+            up = [one for one in backends if one.up]
+            slots = sum(len(one.table) for one in up)
+            if not up and any(one.loadable for one in backends):
+                slots, wait = 1, _LOADING + (wait or 0.0)
+            models[name] = ModelLoad(
+                tuple(dict.fromkeys(a for one in backends for a in one.spec.aliases)),
+                slots,
+                sum(one.free for one in up if not one.resting and not one.leaving),
+                queued,
+                wait,
+            )
+        served = [
+            Served(names.get(key, ""), priority, user, tokens)
+            for (key, priority, user), tokens in self._scheduler.served().items()
+        ]
+        held = 0 if self._claims else len(pool.backends)
+        reaches = {url: one.model for url, one in self._mine().items() if one.reached}
+        return Load(
+            models,
+            reaches if self._claims else {},
+            self._changed.lately(served, trio.current_time()),
+            self._scheduler.running_of_users(),
+            held,
+        )
+
+    def _names(self) -> dict[str, str]:
+        """The names of the models, by their keys in the pool, the default one first."""
+        return {
+            one.model_key: one.model
+            for one in reversed([one for one in self._pool.of("") if one.model and one.model_key])
+        }
+
+    def _count(self) -> None:
+        """Take account of what others have served."""
+        keys = {name: key for key, name in self._names().items()}
+        heard = renamed(self._sharing.heard(self.others), keys)
+        self._scheduler.served_elsewhere(
+            [(one.model, one.priority, one.user, one.tokens) for one in heard],
+            running_elsewhere(self.others),
+        )
+
+    # -- where a request goes ---------------------------------------------------------------------
+
+    def route(self, model: str | None) -> int | None:
+        """The server at which a request for a model is to wait; None: here.
+
+        Args:
+            model: as the request names it; None: the default one.
+        """
+        others = [one for one in self.others if one.age < _STALE]
+        if not others or trio.current_time() - self._heard_at > _STALE:
+            return None
+        name = self._canonical(model, others)
+        if name is None:
+            return None
+        offers = [
+            Offer(one.server, found.slots, found.free, found.queued, found.wait)
+            for one in others
+            if (found := _named(one.load, name)) is not None
+        ]
+        server = routing.choose(self._own(name), offers, self._sent_lately(name, others))
+        if server is not None:
+            self._sent.append((trio.current_time(), server, name))
+        return server
+
+    def _canonical(self, model: str | None, others: Sequence[OtherLoad]) -> str | None:
+        if model is not None:
+            return self._pool.canonical(model) or model
+        names = [*self._pool.names(), *(name for one in others for name in one.load.models)]
+        return next(iter(names), None)
+
+    def _own(self, name: str) -> Offer:
+        backends = [one for one in self._pool.of("") if one.model == name]
+        up = [one for one in backends if one.up]
+        if not up:
+            there = int(any(one.loadable and one.owned for one in backends))
+            return Offer(self._cluster.number, there, 0)
+        queued, wait = self._scheduler.outlook(up[0].model_key)
+        slots, free = sum(len(one.table) for one in up), sum(one.free for one in up)
+        return Offer(self._cluster.number, slots, free, queued, wait)
+
+    def _sent_lately(self, name: str, others: Sequence[OtherLoad]) -> dict[int, int]:
+        """How many were sent to each server since it said what it has."""
+        said = {one.server: self._heard_at - one.age for one in others}
+        while self._sent and self._sent[0][0] < trio.current_time() - 2 * _STALE:
+            self._sent.popleft()
+        found: dict[int, int] = {}
+        for at, server, model in self._sent:
+            if model == name and at >= said.get(server, at + 1):
+                found[server] = found.get(server, 0) + 1
+        return found
+
+    def report(self) -> list[dict[str, object]]:
+        """Who has which upstream, as the status document has it."""
+        return [
+            {"url": one.url, "server": one.server if one.live else None, "epoch": one.epoch}
+            for one in self._known
+        ]
+
+
+def _named(load: Load, name: str) -> ModelLoad | None:
+    """What a server has of a model, by its name there or an alias."""
+    if (found := load.models.get(name)) is not None:
+        return found
+    return next((one for one in load.models.values() if name in one.aliases), None)
+
+
+def _do(db: Connection, me: int, steps: Steps) -> list[Claim]:
+    if steps.claim:
+        claims.claim(db, me, steps.claim)
+    if steps.give:
+        claims.give(db, me, steps.give)
+    if steps.ask:
+        claims.ask(db, me, steps.ask)
+    if steps.withdraw:
+        claims.withdraw(db, me, steps.withdraw)
+    return claims.claims(db)

@@ -1,0 +1,284 @@
+"""Where a request runs in a cluster, and what its idempotency key means there.
+
+A key that may have been sent before is taken in the database before the request begins anywhere: so
+it runs once, whichever servers it is sent to at once. Who finds it taken gets the generation that
+has it, wherever that is. A fresh key was never sent before: it is taken in the transaction that
+accepts its generation, which need not wait for it. If its repetition was faster, there the request
+is refused, on a connection that its client has given up.
+
+Then the request goes where it waits least, if that is another server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
+
+import trio
+
+from llcuda_net.cluster import keys
+from llcuda_net.cluster.keys import Held, Key
+from llcuda_net.config.users import User
+from llcuda_net.errors import InvalidRequest, RequestError, StorageUnavailable
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.registry import Registry, check_key
+from llcuda_net.generation.request import hash_of_request
+from llcuda_net.generation.state import State
+from llcuda_net.storage.postgres.connection import Connection
+from llcuda_net.storage.records import Level, Result
+from llcuda_net.util.time_ids import uuid7
+from llcuda_protocol import Generate
+
+_T = TypeVar("_T")
+#: Seconds for which a key is looked at again whose generation is not found yet, and between looks.
+_PATIENCE, _PAUSE = 10.0, 0.1
+#: Seconds between two looks for keys whose generations are gone.
+SWEEP = 60.0
+_WHAT = "the idempotency key cannot be looked up"
+
+
+class Database(Protocol):
+    """What is asked of the cluster."""
+
+    @property
+    def number(self) -> int:
+        """This server's."""
+
+    def check_open(self) -> None:
+        """Raises LeaseLost while it is no member."""
+
+    async def find(self, id_: str, owner: str | None) -> Generation | None:
+        """A generation that another server has; raises RequestError."""
+
+    async def ask(self, what: str, question: Callable[[Connection], _T]) -> _T:
+        """Ask something; raises RequestError."""
+
+    async def change(self, what: str, change: Callable[[Connection], _T]) -> _T:
+        """Do something in one transaction; raises RequestError."""
+
+
+class Host(Protocol):
+    """The gateway."""
+
+    @property
+    def registry(self) -> Registry:
+        """The generations that are here."""
+
+    def submit(
+        self,
+        request: Generate,
+        user: User,
+        api: dict[str, Any] | None = None,
+        previous: Result | None = None,
+        id_: str | None = None,
+    ) -> Generation:
+        """Start one here; raises RequestError."""
+
+    def level(self, wanted: str | None) -> Level:
+        """The level in force for a request; raises RequestError."""
+
+    def keeps_alone(self, id_: str) -> bool:
+        """Whether a generation that is over is kept here and nowhere else."""
+
+
+class Asked:
+    """A request, as it came.
+
+    Attributes:
+        api, previous, id: as of `Gateway.begin`.
+        here: whether it must run on this server.
+    """
+
+    def __init__(
+        self,
+        request: Generate,
+        user: User,
+        api: dict[str, Any] | None,
+        previous: Result | None,
+        id_: str | None,
+        *,
+        here: bool,
+    ) -> None:
+        self.request = request
+        self.user = user
+        self.api = api
+        self.previous = previous
+        self.id = id_
+        self.here = here
+
+    def submit(self, host: Host, id_: str | None = None) -> Generation:
+        """Start it on this server."""
+        return host.submit(self.request, self.user, self.api, self.previous, id_ or self.id)
+
+    def check(self, request_hash: bytes) -> None:
+        """Raise KeyConflict where the key was given to another request."""
+        assert self.request.key is not None
+        check_key(self.request.key, request_hash, hash_of_request(self.request, self.api))
+
+
+class Placing:
+    """Begins requests.
+
+    Args:
+        route: where a request for a model waits least; None: here.
+        send: begins a request on another server; None: it cannot now.
+    """
+
+    def __init__(
+        self,
+        cluster: Database,
+        host: Host,
+        route: Callable[[str | None], int | None],
+        send: Callable[[Asked, int], Generation | None],
+    ) -> None:
+        self._cluster = cluster
+        self._host = host
+        self._route = route
+        self._send = send
+        #: Requests with one key are looked at one after the other.
+        self._locks: WeakValueDictionary[tuple[str, str], trio.Lock] = WeakValueDictionary()
+        #: Generations whose keys are taken, and that are about to begin here.
+        self._coming: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<Placing: {len(self._locks)} keys at this moment>"
+
+    async def begin(self, asked: Asked) -> Generation:
+        """Begin a request here or elsewhere, or join the one that has its key.
+
+        Raises:
+            RequestError: it cannot be begun; what its key means cannot be said.
+        """
+        request = asked.request
+        if request.key is None or (request.fresh and self._host.level(request.level).journalled):
+            return self._elsewhere(asked) or asked.submit(self._host)
+        with trio.move_on_after(_PATIENCE):
+            async with self._alone(asked.user.name, request.key):
+                return await self._with_key(asked, request.key)
+        raise StorageUnavailable(
+            "another server of the cluster has this idempotency key, and its generation is not "
+            "found there yet; try again",
+            retry=True,
+            retry_after=1.0,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, owner: str, key: str) -> AsyncIterator[None]:
+        lock = self._locks.setdefault((owner, key), trio.Lock())
+        async with lock:
+            yield
+
+    def _elsewhere(self, asked: Asked) -> Generation | None:
+        """It, on another server, if it is to wait there."""
+        if asked.here:
+            return None
+        self._cluster.check_open()
+        server = self._route(asked.request.model)
+        return None if server is None else self._send(asked, server)
+
+    async def _with_key(self, asked: Asked, key: str) -> Generation:
+        owner, routed = asked.user.name, False
+        while True:
+            mine = self._host.registry.with_key(key, owner)
+            if mine is not None and _answers(mine):
+                return asked.submit(self._host)  # it joins
+            held = await self._cluster.ask(_WHAT, partial(keys.find, owner=owner, key=key))
+            if held is not None and held.done:
+                return self._done(asked, held)
+            if held is not None and not held.over and held.server != self._cluster.number:
+                found = await self._cluster.find(held.generation, owner)
+                if found is not None and _answers(found):
+                    asked.check(held.request_hash)
+                    return found
+            elif held is None and not routed:
+                routed = True
+                if (sent := self._elsewhere(asked)) is not None:
+                    return sent
+            begun = await self._claim(asked, key, held)
+            if begun is not None:
+                return begun
+            await trio.sleep(_PAUSE)
+
+    def _done(self, asked: Asked, held: Held) -> Generation:
+        """What answers it from the store: its run looks there first."""
+        asked.check(held.request_hash)
+        if asked.request.fresh:
+            raise InvalidRequest(
+                f"the idempotency key {(asked.request.key or '')[:60]!r} is not fresh: it was used "
+                "before"
+            )
+        return asked.submit(self._host)
+
+    async def _claim(self, asked: Asked, key: str, held: Held | None) -> Generation | None:
+        """Begin it here, if the key can be had; None: another one has it, or has just had it.
+
+        Args:
+            held: what it meant at the last look.
+        """
+        id_, number, owner = asked.id or uuid7(), self._cluster.number, asked.user.name
+        gone = []
+        if held is not None and held.server == number and held.generation not in self._coming:
+            here = self._host.registry.find(held.generation, owner)
+            alone = self._host.keeps_alone(held.generation)
+            if not alone and (here is None or not _answers(here)):
+                gone = [held.generation]
+        wanted = Key(owner, key, id_, hash_of_request(asked.request, asked.api))
+        self._coming.add(id_)
+        try:
+            taken = await self._cluster.change(
+                _WHAT, partial(keys.claim, me=number, keys=[wanted], gone=gone)
+            )
+            if taken is None or number != self._cluster.number:
+                self._cluster.check_open()
+                return None
+            if id_ in taken:
+                return None
+            generation = None
+            try:
+                generation = asked.submit(self._host, id_)
+            finally:
+                if generation is None or generation.id != id_:  # refused, or it has joined
+                    await self._release(id_)
+            return generation
+        finally:
+            self._coming.discard(id_)
+
+    async def _release(self, id_: str) -> None:
+        with trio.CancelScope(shield=True), contextlib.suppress(RequestError):
+            await self._cluster.change(_WHAT, partial(keys.release, generations=[id_]))
+
+    async def sweep(self) -> None:
+        """Free, now and then, the keys of what is gone; runs until cancelled."""
+        while True:
+            await trio.sleep(SWEEP)
+            with contextlib.suppress(RequestError):
+                await self.sweep_once()
+
+    async def sweep_once(self) -> None:
+        """Free the keys of generations that this server took them for and has no more.
+
+        Raises:
+            RequestError: the database does not answer.
+        """
+        number = self._cluster.number
+        unknown = await self._cluster.ask(_WHAT, partial(keys.unknown, me=number))
+        gone = [
+            id_
+            for id_ in unknown
+            if id_ not in self._coming
+            and self._host.registry.find(id_, None) is None
+            and not self._host.keeps_alone(id_)
+        ]
+        if gone and number == self._cluster.number:
+            await self._cluster.change(_WHAT, partial(keys.release, generations=gone))
+        await self._cluster.change(_WHAT, keys.sweep)
+
+
+def _answers(generation: Generation) -> bool:
+    """Whether a generation answers who sends its key again: it runs, or has done its work."""
+    if generation.ended:
+        return generation.state is State.DONE
+    return not generation.scope.cancel_called
