@@ -143,6 +143,8 @@ class HealthCheck:
         if backend.upstream.properties is None or not backend.table.known:
             await self._ask()
         if backend.signature is None and backend.owned and self._must_sign():
+            if not backend.free and backend.releasing:
+                await self._look_at_slots()  # it was another server's until now
             await self._sign()
         if trio.current_time() >= self._checked + INTERVAL:
             with trio.move_on_after(TIMEOUT) as scope:

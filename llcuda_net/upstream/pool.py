@@ -270,6 +270,14 @@ class Pool:
         for backend in serving:
             if name in (backend.model, *backend.spec.aliases) and backend.model_key:
                 return backend.model_key
+        if self._owned is not None and any(
+            name in (one.model, *one.spec.aliases) for one in serving if not one.model_key
+        ):  # another server of the cluster has it, or this one has had it for a moment
+            raise UpstreamUnavailable(
+                f"no upstream of the model {name[:100]!r} is asked by this server now",
+                retry=True,
+                retry_after=1.0,
+            )
         names = ", ".join(sorted(self.names(role)))
         raise UnknownModel(
             f"no upstream has the model {name[:100]!r}; there are: {names or 'none yet'}",

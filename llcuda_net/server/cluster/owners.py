@@ -273,7 +273,7 @@ class Owners:
         return next(iter(names), None)
 
     def _own(self, name: str) -> Offer:
-        backends = [one for one in self._pool.of("") if one.model == name]
+        backends = [one for one in self._pool.of("") if one.model == name and one.model_key]
         up = [one for one in backends if one.up]
         if not up:
             there = int(any(one.loadable and one.owned for one in backends))

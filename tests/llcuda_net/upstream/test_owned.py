@@ -3,9 +3,11 @@ is not."""
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from llcuda_net.config.upstreams import UpstreamSpec
+from llcuda_net.errors import UnknownModel, UpstreamUnavailable
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import Requirement
 from llcuda_net.upstream.pool import Pool
@@ -87,7 +89,8 @@ async def test_who_gets_an_upstream_waits_until_its_slots_are_seen_to_be_free(
 
 async def test_what_another_server_has_is_not_made_to_generate(autojump_clock: object) -> None:
     # Their models are told apart by a token that each must make.
-    upstream, other, backends = two()
+    upstream, other = Talker(slots=1), Talker(slots=1, model="other")
+    backends = [Backend(UpstreamSpec(A, "a"), upstream), Backend(UpstreamSpec(B, "b"), other)]
     pool = Pool(backends)
     pool.own([B])
     async with trio.open_nursery() as nursery:
@@ -96,6 +99,11 @@ async def test_what_another_server_has_is_not_made_to_generate(autojump_clock: o
         await trio.sleep(3)
         assert (upstream.probes, other.probes) == (0, 1)
         assert (backends[0].model, backends[0].model_key) == ("fake", "")
+        with pytest.raises(UpstreamUnavailable, match="asked by this server") as refused:
+            pool.key_of("fake")
+        assert refused.value.retry
+        with pytest.raises(UnknownModel):
+            pool.key_of("no such")
         upstream.die()
         await trio.sleep(5)
         assert backends[0].state in ("down", "probing")
@@ -104,7 +112,7 @@ async def test_what_another_server_has_is_not_made_to_generate(autojump_clock: o
         assert (backends[0].state, upstream.probes) == ("elsewhere", 0)
         assert backends[0].table.count(Use.FREE) == 1
         pool.own([A, B])
-        await trio.sleep(3)
+        await trio.sleep(0.1)
         assert upstream.probes == 1
         assert backends[0].model_key
         nursery.cancel_scope.cancel()
