@@ -1,0 +1,47 @@
+"""Hands generations over from one live server to another, as a statement of PostgreSQL.
+
+They go by way of a life that nobody ever lived: it is fenced from its beginning, has these
+generations and a journal with all of their records, and the receiver is its adopter. So the
+receiver takes them over as from any other server, and if it dies before that, the next one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llcuda_net.storage.postgres.connection import Connection
+
+#: What the rows of such lives are called.
+NAME = "handed over"
+
+
+def hand_over(db: Connection, me: int, to: int, ids: Sequence[str], data: bytes) -> bool:
+    """Hand generations of this server over; whether none of them is this server's any more.
+
+    May be called again after its answer was lost. Locks: both servers' rows in the order of their
+    numbers, in share mode; rows of `generations`.
+
+    Args:
+        data: all records of all of them, as a batch of a journal.
+    """
+    rows = db.execute(
+        "SELECT number FROM servers WHERE number = ANY(%s) AND NOT fenced ORDER BY number FOR SHARE",
+        ([me, to],),
+    ).fetchall()
+    if me == to or len(rows) != 2:
+        return False
+    row = db.execute(
+        "INSERT INTO servers (name, address, fenced, adopter) VALUES (%s, '', true, %s)"
+        " RETURNING number",
+        (NAME, to),
+    ).fetchone()
+    assert row is not None
+    moved = db.execute(
+        "UPDATE generations SET server = %s WHERE id = ANY(%s) AND server = %s",
+        (row[0], [*ids], me),
+    ).rowcount
+    if moved:
+        db.execute("INSERT INTO journal VALUES (%s, 1, %s)", (row[0], data))
+    else:  # done before, by an attempt whose answer was lost
+        db.execute("DELETE FROM servers WHERE number = %s", row)
+    return True

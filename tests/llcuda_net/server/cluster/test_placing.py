@@ -1,0 +1,267 @@
+"""What an idempotency key means over the servers of a cluster, on a PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+
+from llcuda_net.cluster import keys
+from llcuda_net.cluster.keys import Key
+from llcuda_net.cluster.standing import Standing
+from llcuda_net.config.users import User
+from llcuda_net.errors import InvalidRequest, KeyConflict, LeaseLost, Overloaded, StorageUnavailable
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.registry import Registry
+from llcuda_net.generation.request import hash_of_request
+from llcuda_net.generation.state import State
+from llcuda_net.server.cluster.placing import Asked, Placing
+from llcuda_net.storage.postgres.store import PostgresStore
+from llcuda_net.storage.records import Level, Result
+from llcuda_protocol import Generate
+from tests.support.cluster.database import Shared, shared
+from tests.support.cluster.shared import Place
+from tests.support.storage.postgres import Postgres
+from tests.support.storage.records import result
+
+ANN = User("ann")
+
+
+class Server:
+    """A gateway that begins what it is given, and never runs it."""
+
+    def __init__(self, db: Shared, route: int | None = None) -> None:
+        self.place = Place(db)
+        self.registry = Registry()
+        self.begun: list[Generation] = []
+        self.sent: list[tuple[str | None, int]] = []
+        self.refusal: Overloaded | None = None
+        self.alone: set[str] = set()
+        self.routes = route
+        self.placing = Placing(self.place, self, lambda model: self.routes, self._send)
+
+    def _send(self, asked: Asked, server: int) -> Generation | None:
+        self.sent.append((asked.request.key, server))
+        return generation(asked.request)
+
+    def level(self, wanted: str | None) -> Level:
+        return Level(wanted or "cluster")
+
+    def keeps_alone(self, id_: str) -> bool:
+        return id_ in self.alone
+
+    def submit(
+        self,
+        request: Generate,
+        user: User,
+        api: dict[str, Any] | None = None,
+        previous: Result | None = None,
+        id_: str | None = None,
+    ) -> Generation:
+        if self.refusal is not None:
+            raise self.refusal
+        if request.key is not None:
+            hash_ = hash_of_request(request, api)
+            same = self.registry.find_by_key(request.key, hash_, user.name)
+            if same is not None:
+                return same
+        found = generation(request, id_)
+        self.registry.add(found)
+        self.begun.append(found)
+        return found
+
+    async def begin(self, request: Generate, *, here: bool = False) -> Generation:
+        return await self.placing.begin(Asked(request, ANN, None, None, None, here=here))
+
+
+def generation(request: Generate, id_: str | None = None) -> Generation:
+    more = {} if id_ is None else {"id": id_}
+    hash_ = hash_of_request(request)
+    return Generation("x", None, {}, 60.0, key=request.key, request_hash=hash_, owner="ann", **more)
+
+
+def ask(key: str | None = "k", prompt: str = "hello", **more: Any) -> Generate:
+    return Generate(1, 1 << 20, prompt=prompt, key=key, **more)
+
+
+@pytest.fixture
+def db(postgres: Postgres) -> Iterator[Shared]:
+    with shared(postgres.new_database()) as out:
+        yield out
+
+
+def meaning(db: Shared, key: str = "k") -> str | None:
+    held = db.do(partial(keys.find, owner="ann", key=key))
+    return None if held is None else held.generation
+
+
+def over(db: Shared, one: Generation, state: str = "done") -> None:
+    """It has ended, and its result is stored."""
+    store = PostgresStore(db.url, write=True)
+    store.put([result(1, id=one.id, key=one.key, owner="ann", state=state)])
+    store.close()
+
+
+async def test_a_key_runs_once_whichever_servers_it_is_sent_to(
+    db: Shared, autojump_clock: object
+) -> None:
+    one, other = Server(db), Server(db)
+    first = await one.begin(ask())
+    assert meaning(db) == first.id
+    other.place.elsewhere[first.id] = first
+    assert await other.begin(ask()) is first
+    assert await one.begin(ask()) is first
+    assert (one.begun, other.begun) == ([first], [])
+    with pytest.raises(KeyConflict):
+        await other.begin(ask(prompt="something else"))
+    with pytest.raises(KeyConflict):
+        await one.begin(ask(prompt="something else"))
+
+
+async def test_several_at_once_are_one(db: Shared, autojump_clock: object) -> None:
+    one, other = Server(db), Server(db)
+    found: list[Generation] = []
+
+    async def send(server: Server) -> None:
+        found.append(await server.begin(ask()))
+
+    async def follow() -> None:
+        while not one.begun + other.begun:  # noqa: ASYNC110 - in virtual time
+            await trio.sleep(0.01)
+        (begun,) = one.begun + other.begun
+        for server in (one, other):
+            if begun not in server.begun:
+                server.place.elsewhere[begun.id] = begun
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(send, one)
+            nursery.start_soon(send, other)
+        nursery.start_soon(follow)
+    assert len(found) == 6
+    assert len(set(found)) == 1
+
+
+async def test_without_a_key_or_with_a_fresh_one_nothing_is_looked_up(
+    db: Shared, autojump_clock: object
+) -> None:
+    one = Server(db)
+    asked = one.place.asked
+    await one.begin(ask(key=None))
+    await one.begin(ask(fresh=True))
+    assert (one.place.asked, meaning(db)) == (asked, None)
+    # What is in no journal is taken in no transaction, so its key is taken before.
+    kept = await one.begin(ask("l", fresh=True, level="memory"))
+    assert meaning(db, "l") == kept.id
+
+
+async def test_what_has_done_its_work_answers_from_the_store(
+    db: Shared, autojump_clock: object
+) -> None:
+    one, other = Server(db), Server(db)
+    first = await one.begin(ask())
+    over(db, first)
+    again = await other.begin(ask())
+    assert other.begun == [again]  # which finds the result
+    assert meaning(db) == first.id
+    with pytest.raises(KeyConflict):
+        await other.begin(ask(prompt="other"))
+    with pytest.raises(InvalidRequest, match="not fresh"):
+        await Server(db).begin(ask(fresh=True, level="memory"))
+
+
+async def test_what_has_failed_is_tried_again_once(db: Shared, autojump_clock: object) -> None:
+    one, other = Server(db), Server(db)
+    first = await one.begin(ask())
+    over(db, first, "failed")
+    again = await other.begin(ask())
+    assert again is not first
+    assert meaning(db) == again.id
+    first.state, first.ended = State.FAILED, True
+    one.place.elsewhere[again.id] = again
+    assert await one.begin(ask()) is again
+
+
+async def test_what_is_refused_keeps_no_key(db: Shared, autojump_clock: object) -> None:
+    one = Server(db)
+    one.refusal = Overloaded("the queue is full", retry=True)
+    with pytest.raises(Overloaded):
+        await one.begin(ask())
+    assert meaning(db) is None
+    one.refusal = None
+    assert meaning(db) is None
+    assert (await one.begin(ask())).id == meaning(db)
+
+
+async def test_what_a_server_has_no_longer_is_begun_again_there(
+    db: Shared, autojump_clock: object
+) -> None:
+    one = Server(db)
+    first = await one.begin(ask(level="memory"))
+    first.scope.cancel()
+    again = await one.begin(ask(level="memory"))
+    assert again is not first
+    assert meaning(db) == again.id
+    one.registry.forget(again)
+    one.alone.add(again.id)  # it is transient, and kept here only: its run finds it
+    with trio.move_on_after(1):
+        await one.begin(ask(level="memory"))
+    assert meaning(db) == again.id
+    one.alone.clear()
+    third = await one.begin(ask(level="memory"))
+    assert meaning(db) == third.id
+
+
+async def test_one_that_is_taken_and_not_found_is_waited_for(
+    db: Shared, autojump_clock: object
+) -> None:
+    one, other = Server(db), Server(db)
+    taken = Key("ann", "k", "g", hash_of_request(ask()))
+    db.do(partial(keys.claim, me=one.place.number, keys=[taken]))
+    before = trio.current_time()
+    with pytest.raises(StorageUnavailable, match="not found there yet") as refused:
+        await other.begin(ask())
+    assert refused.value.retry
+    assert 5 < trio.current_time() - before < 20
+    # Its server dies before it has accepted anything: then it is nobody's.
+    db.fence(other.place.number, one.place.number)
+    begun = await other.begin(ask())
+    assert meaning(db) == begun.id
+
+
+async def test_a_fenced_server_takes_no_key(db: Shared, autojump_clock: object) -> None:
+    one, other = Server(db), Server(db)
+    db.fence(other.place.number, one.place.number)
+    one.place.stands = Standing.FENCED
+    with pytest.raises(LeaseLost):
+        await one.begin(ask())
+    assert (one.begun, meaning(db)) == ([], None)
+
+
+async def test_a_request_goes_where_it_waits_least_unless_it_came_from_there(
+    db: Shared, autojump_clock: object
+) -> None:
+    one = Server(db, route=7)
+    await one.begin(ask())
+    await one.begin(ask(None))
+    await one.begin(ask("fresh", fresh=True))
+    assert one.sent == [("k", 7), (None, 7), ("fresh", 7)]
+    assert (one.begun, meaning(db)) == ([], None)  # the other one takes the key
+    await one.begin(ask(), here=True)
+    assert len(one.begun) == 1
+    await one.begin(ask())  # it is known where that runs
+    assert len(one.sent) == 3
+
+
+async def test_keys_of_what_is_gone_are_swept(db: Shared, autojump_clock: object) -> None:
+    one = Server(db)
+    first, second, third = [await one.begin(ask(key, level="memory")) for key in "abc"]
+    over(db, first)
+    one.registry.remove(second, stored=True)
+    one.alone.add(third.id)
+    one.registry.remove(third, stored=True)
+    await one.placing.sweep_once()
+    assert [meaning(db, key) for key in "abc"] == [first.id, None, third.id]
