@@ -261,8 +261,16 @@ class Persistence:
             self._open.pop(generation.entry, None)
             self._left.append(Left(generation, generation.entry))
 
-    def left(self) -> list[Left]:
-        """What was left since the last call."""
+    def left(self, only: Generation | None = None) -> list[Left]:
+        """What was left since the last call.
+
+        Args:
+            only: just this one, if it was left; the others stay.
+        """
+        if only is not None:
+            found = [one for one in self._left if one.generation is only]
+            self._left = [one for one in self._left if one.generation is not only]
+            return found
         found, self._left = self._left, []
         return found
 

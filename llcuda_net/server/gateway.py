@@ -546,9 +546,32 @@ class Gateway:
         )
         return generation
 
-    def left_aside(self) -> list[Left]:
-        """What was suspended since the last call: nobody runs it."""
-        return self._persistence.left()
+    def left_aside(self, only: Generation | None = None) -> list[Left]:
+        """What was suspended since the last call, or of that just this one: nobody runs it."""
+        return self._persistence.left(only)
+
+    def without_upstream(self) -> list[tuple[Generation, str | None]]:
+        """Generations that wait, and whose model no upstream has now, each with its model's name.
+
+        None in place of the name: the default model.
+        """
+        stranded = [
+            (one, one.model.get("name") or one.wanted) for one in self._registry if one.stranded
+        ]
+        return stranded + self._waiting.without_upstream()
+
+    async def committed(self) -> None:
+        """Return when other servers could know all that is here.
+
+        Raises:
+            RequestError: it cannot be written.
+        """
+        await self._persistence.sync_all()
+
+    def gone(self, generation: Generation, error: RequestError) -> None:
+        """A suspended one is another server's now: its readers are to come again."""
+        generation.end(State.FAILED, error, kept=False)
+        self._publisher.publish()
 
     def begin_again(self, entries: Sequence[Recovered]) -> None:
         """Have these, which nobody has, be this server's in its new life."""

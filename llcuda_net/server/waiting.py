@@ -39,6 +39,24 @@ class Waiting:
         """Note whose ticket it is; forgotten with the ticket."""
         self._generations[ticket] = generation
 
+    def without_upstream(self) -> list[tuple[Generation, str | None]]:
+        """Those that wait for a model that no upstream has now, each with the model's name."""
+        kinds = [kind for kind in self._scheduler.waiting_kinds() if not self._can_serve(kind)]
+        if not kinds:
+            return []
+        found = []
+        for ticket in self._scheduler.waiting():
+            generation = self._generations.get(ticket)
+            if generation is not None and ticket.kind in kinds:
+                name = generation.model.get("name") or self._pool.name_of(ticket.kind[0])
+                found.append((generation, name or generation.wanted))
+        return found
+
+    def _can_serve(self, kind: Kind) -> bool:
+        requirement = kind[1]
+        assert isinstance(requirement, Requirement)
+        return self._pool.can_serve(requirement) or self._pool.loads(requirement)
+
     async def follow_pool(self) -> None:
         """Give out what there is whenever the pool has changed; for ever."""
         while True:

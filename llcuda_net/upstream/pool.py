@@ -396,6 +396,14 @@ class Pool:
     def _takes_now(self, requirement: Requirement) -> bool:
         return any(one.up and not one.leaving and one.meets(requirement) for one in self.backends)
 
+    def loads(self, requirement: Requirement) -> bool:
+        """Whether one that is loaded on demand could serve it."""
+        return any(one.absent and one.owned and one.meets(requirement) for one in self.backends)
+
+    def name_of(self, model_key: str) -> str | None:
+        """The name of the model with this key; None: it is not known."""
+        return next((one.model for one in self.of(model_key) if model_key and one.model), None)
+
     def wanted_again(self, model: dict[str, Any]) -> RequestError | None:
         """Have the model of a fingerprint loaded, which is not there now.
 

@@ -21,11 +21,17 @@ def hand_over(db: Connection, me: int, to: int, ids: Sequence[str], data: bytes)
     May be called again after its answer was lost. Locks: both servers' rows in the order of their
     numbers, in share mode; rows of `generations`.
 
+    False: it cannot be, since one of the servers is fenced.
+
     Args:
         data: all records of all of them, as a batch of a journal.
     """
+    mine = "SELECT 1 FROM generations WHERE id = ANY(%s) AND server = %s"
+    if db.execute(mine, ([*ids], me)).fetchone() is None:
+        return True  # by an attempt whose answer was lost, or since this server is fenced
     rows = db.execute(
-        "SELECT number FROM servers WHERE number = ANY(%s) AND NOT fenced ORDER BY number FOR SHARE",
+        "SELECT number FROM servers WHERE number = ANY(%s) AND NOT fenced ORDER BY number"
+        " FOR SHARE",
         ([me, to],),
     ).fetchall()
     if me == to or len(rows) != 2:
@@ -42,6 +48,6 @@ def hand_over(db: Connection, me: int, to: int, ids: Sequence[str], data: bytes)
     ).rowcount
     if moved:
         db.execute("INSERT INTO journal VALUES (%s, 1, %s)", (row[0], data))
-    else:  # done before, by an attempt whose answer was lost
+    else:  # by an attempt that was under way until now
         db.execute("DELETE FROM servers WHERE number = %s", row)
     return True

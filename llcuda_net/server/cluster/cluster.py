@@ -29,6 +29,7 @@ from llcuda_net.errors import StorageError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import refused
 from llcuda_net.generation.state import State
+from llcuda_net.server.cluster.handing import Handing
 from llcuda_net.server.cluster.host import ClusterHost
 from llcuda_net.server.cluster.life import Hooks, Life
 from llcuda_net.server.cluster.peers.peers import Peers
@@ -82,6 +83,7 @@ class Cluster:
         self._host: ClusterHost
         self._owners: Owners
         self._placing: Placing
+        self._handing: Handing
         self._takeover = Takeover(url, self.membership, self._adopt)
         self.peers: Peers
         self._over = trio.Event()
@@ -166,6 +168,7 @@ class Cluster:
         claims = bool(host.settings.upstream)
         self._owners = Owners(self, host.pool, host.scheduler, claims=claims)
         self._placing = Placing(self, host, self._owners.route, self._send)
+        self._handing = Handing(self, host, self._owners.route)
         self.hooks.stopped.append(self._owners.stopped)
         self.hooks.life.append(self._owners.life)
 
@@ -177,6 +180,7 @@ class Cluster:
             await nursery.start(self.peers.run)
             await nursery.start(self._owners.run)
             nursery.start_soon(self._placing.sweep)
+            nursery.start_soon(self._handing.run)
             for life in self.hooks.life:
                 life(self.number)
             task_status.started()
@@ -316,6 +320,7 @@ class Cluster:
             "standing": str(standing),
             "upstreams": self._owners.report(),
             "taken_over": dict(zip(("servers", "generations"), self.taken_over, strict=True)),
+            "handed_over": self._handing.handed,
             "members": [
                 {
                     "name": one.name,

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.users import User
+from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Left
 from llcuda_net.generation.registry import Registry
@@ -63,8 +64,19 @@ class ClusterHost(Protocol):
     async def resume(self, entries: Sequence[Recovered]) -> None:
         """Go on with generations of an earlier life, or of another server."""
 
-    def left_aside(self) -> list[Left]:
-        """What was suspended since the last call."""
+    def left_aside(self, only: Generation | None = None) -> list[Left]:
+        """What was suspended since the last call; or of that just this one."""
+
+    def without_upstream(self) -> list[tuple[Generation, str | None]]:
+        """Generations that wait, and whose model no upstream of this server has now, each with
+        the name of that model; None: the default one.
+        """
+
+    async def committed(self) -> None:
+        """Return when other servers could know all that is here; raises RequestError."""
+
+    def gone(self, generation: Generation, error: RequestError) -> None:
+        """A suspended one is another server's now: its readers are to come again."""
 
     def begin_again(self, entries: Sequence[Recovered]) -> None:
         """Have these, which nobody has, be this server's in its new life."""
