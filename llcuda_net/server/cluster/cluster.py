@@ -30,7 +30,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import refused
 from llcuda_net.generation.state import State
 from llcuda_net.server.cluster.handing import Handing
-from llcuda_net.server.cluster.host import ClusterHost
+from llcuda_net.server.cluster.host import OwnersHost
 from llcuda_net.server.cluster.life import Hooks, Life
 from llcuda_net.server.cluster.peers.peers import Peers
 from llcuda_net.server.cluster.owners import Owners
@@ -80,7 +80,7 @@ class Cluster:
         self._life = Life(self.membership, self.hooks, self.join, self._orphaned)
         self._sessions = {write: Session(url, write=write) for write in (False, True)}
         self._limiters = {write: trio.CapacityLimiter(1) for write in (False, True)}
-        self._host: ClusterHost
+        self._host: OwnersHost
         self._owners: Owners
         self._placing: Placing
         self._handing: Handing
@@ -161,7 +161,7 @@ class Cluster:
             await trio.to_thread.run_sync(self.membership.run, limiter=trio.CapacityLimiter(1))
         self._over.set()
 
-    def attach(self, host: ClusterHost) -> None:
+    def attach(self, host: OwnersHost) -> None:
         """This is the gateway; before `run`."""
         self._host = host
         self.peers = Peers(self, host, self._certificate)

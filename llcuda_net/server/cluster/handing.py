@@ -19,7 +19,7 @@ from llcuda_net.cluster.standing import Standing
 from llcuda_net.errors import LeaseLost, RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Left
-from llcuda_net.server.cluster.host import ClusterHost
+from llcuda_net.server.cluster.host import OwnersHost
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.segments import restated
 from llcuda_net.storage.postgres.connection import Connection
@@ -61,7 +61,7 @@ class Handing:
     """
 
     def __init__(
-        self, cluster: Database, host: ClusterHost, elsewhere: Callable[[str | None], int | None]
+        self, cluster: Database, host: OwnersHost, elsewhere: Callable[[str | None], int | None]
     ) -> None:
         self.handed = 0
         self._cluster = cluster

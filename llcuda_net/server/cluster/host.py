@@ -24,39 +24,14 @@ class ClusterHost(Protocol):
     """The gateway, as the cluster sees it."""
 
     listener: Listener
-    settings: Settings
 
     @property
     def registry(self) -> Registry:
         """The generations that run here."""
 
     @property
-    def pool(self) -> Pool:
-        """The upstreams."""
-
-    @property
-    def scheduler(self) -> Scheduler:
-        """The queue for their slots."""
-
-    @property
     def draining(self) -> bool:
         """Whether the server stops."""
-
-    def level(self, wanted: str | None) -> Level:
-        """The level in force for a request; raises RequestError."""
-
-    def submit(
-        self,
-        request: Generate,
-        user: User,
-        api: dict[str, Any] | None = None,
-        previous: Result | None = None,
-        id_: str | None = None,
-    ) -> Generation:
-        """Start a generation here; raises RequestError."""
-
-    def keeps_alone(self, id_: str) -> bool:
-        """Whether a generation that is over is kept here and nowhere else."""
 
     async def adopt(self, other: int, generations: Sequence[OpenGeneration]) -> None:
         """Take over what a fenced life of a server had; raises StorageError."""
@@ -64,19 +39,8 @@ class ClusterHost(Protocol):
     async def resume(self, entries: Sequence[Recovered]) -> None:
         """Go on with generations of an earlier life, or of another server."""
 
-    def left_aside(self, only: Generation | None = None) -> list[Left]:
-        """What was suspended since the last call; or of that just this one."""
-
-    def without_upstream(self) -> list[tuple[Generation, str | None]]:
-        """Generations that wait, and whose model no upstream of this server has now, each with
-        the name of that model; None: the default one.
-        """
-
-    async def committed(self) -> None:
-        """Return when other servers could know all that is here; raises RequestError."""
-
-    def gone(self, generation: Generation, error: RequestError) -> None:
-        """A suspended one is another server's now: its readers are to come again."""
+    def left_aside(self) -> list[Left]:
+        """What was suspended since the last call."""
 
     def begin_again(self, entries: Sequence[Recovered]) -> None:
         """Have these, which nobody has, be this server's in its new life."""
@@ -95,3 +59,47 @@ class ClusterHost(Protocol):
 
     def outline(self, request: Generate, user: User, api: dict[str, Any] | None) -> Generation:
         """The generation that a request asks for, which does not run. Raises RequestError."""
+
+
+class OwnersHost(ClusterHost, Protocol):
+    """The gateway, for who owns upstreams and takes requests."""
+
+    settings: Settings
+
+    @property
+    def pool(self) -> Pool:
+        """The upstreams."""
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The queue for their slots."""
+
+    def level(self, wanted: str | None) -> Level:
+        """The level in force for a request; raises RequestError."""
+
+    def submit(
+        self,
+        request: Generate,
+        user: User,
+        api: dict[str, Any] | None = None,
+        previous: Result | None = None,
+        id_: str | None = None,
+    ) -> Generation:
+        """Start a generation here; raises RequestError."""
+
+    def keeps_alone(self, id_: str) -> bool:
+        """Whether a generation that is over is kept here and nowhere else."""
+
+    def left_aside(self, only: Generation | None = None) -> list[Left]:
+        """What was suspended since the last call; or of that just this one."""
+
+    def without_upstream(self) -> list[tuple[Generation, str | None]]:
+        """Generations that wait, and whose model no upstream of this server has now, each with
+        the name of that model; None: the default one.
+        """
+
+    async def committed(self) -> None:
+        """Return when other servers could know all that is here; raises RequestError."""
+
+    def gone(self, generation: Generation, error: RequestError) -> None:
+        """A suspended one is another server's now: its readers are to come again."""

@@ -19,14 +19,17 @@ from tests.support.upstream.watched import uses
 A, B = "http://a:8080", "http://b:8080"
 
 
-def two(**spec: str) -> tuple[Talker, Talker, list[Backend]]:
+def two() -> tuple[Talker, Talker, list[Backend]]:
     first, second = Talker(slots=1), Talker(slots=1)
-    specs = UpstreamSpec("http://ann:secret@A:8080/", "a", **spec), UpstreamSpec(B, "b", **spec)
+    specs = (
+        UpstreamSpec("http://ann:secret@A:8080/", "a", model="m"),
+        UpstreamSpec(B, "b", model="m"),
+    )
     return first, second, [Backend(specs[0], first), Backend(specs[1], second)]
 
 
 async def test_only_what_is_owned_gets_work(autojump_clock: object) -> None:
-    _, _, backends = two(model="m")
+    _, _, backends = two()
     async with running(backends) as pool:
         requirement = Requirement(pool.key_of("m"))
         pool.own([A])
@@ -57,7 +60,7 @@ async def test_only_what_is_owned_gets_work(autojump_clock: object) -> None:
 
 
 async def test_those_that_come_later_are_owned_by_the_same_rule(autojump_clock: object) -> None:
-    _, _, backends = two(model="m")
+    _, _, backends = two()
     pool = Pool()
     pool.own([B])
     for backend in backends:
@@ -71,7 +74,7 @@ async def test_those_that_come_later_are_owned_by_the_same_rule(autojump_clock: 
 async def test_who_gets_an_upstream_waits_until_its_slots_are_seen_to_be_free(
     autojump_clock: object,
 ) -> None:
-    upstream, _, backends = two(model="m")
+    upstream, _, backends = two()
     async with running(backends) as pool:
         pool.own([B])
         upstream.working.add(0)  # another server's, who is gone

@@ -78,9 +78,10 @@ class Server:
 
 
 def generation(request: Generate, id_: str | None = None) -> Generation:
-    more = {} if id_ is None else {"id": id_}
     hash_ = hash_of_request(request)
-    return Generation("x", None, {}, 60.0, key=request.key, request_hash=hash_, owner="ann", **more)
+    found = Generation("x", None, {}, 60.0, key=request.key, request_hash=hash_, owner="ann")
+    found.id = id_ or found.id
+    return found
 
 
 def ask(key: str | None = "k", prompt: str = "hello", **more: Any) -> Generate:

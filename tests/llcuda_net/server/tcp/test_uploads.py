@@ -73,6 +73,7 @@ class Asked:
         user: User,
         api: dict[str, Any] | None = None,
         previous: Result | None = None,
+        id_: str | None = None,
     ) -> Generation:
         self.messages.append(request.messages)
         if self.error is not None:
