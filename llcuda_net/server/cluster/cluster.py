@@ -32,8 +32,8 @@ from llcuda_net.generation.state import State
 from llcuda_net.server.cluster.handing import Handing
 from llcuda_net.server.cluster.host import OwnersHost
 from llcuda_net.server.cluster.life import Hooks, Life
-from llcuda_net.server.cluster.peers.peers import Peers
 from llcuda_net.server.cluster.owners import Owners
+from llcuda_net.server.cluster.peers.peers import Peers
 from llcuda_net.server.cluster.placing import Asked, Placing
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.postgres.connection import Connection, Session

@@ -359,6 +359,11 @@ class Session:
                     self._cancel(cancel)
         self._buffer.flush()
 
+    @property
+    def _is_shared(self) -> bool:
+        """Whether another server may run a request: not one that another server has sent here."""
+        return self._server.shared and not self.is_peer
+
     async def _begin(self, event: Generate, previous: Result | None) -> Generation:
         """Begin it on any server of the cluster."""
         if event.messages:
