@@ -20,12 +20,22 @@ from llcuda_net.storage.directory_lock import DirectoryLock, holder
 from llcuda_net.storage.postgres.opening import open_postgres
 from llcuda_net.storage.results.interface import Store
 from llcuda_net.storage.results.sqlite import SqliteStore
-from llcuda_net.storage.results.transfer import Transferred, index, transfer
+from llcuda_net.storage.transfer.objects import Copied, Side, count, transfer_objects
+from llcuda_net.storage.transfer.results import Transferred, index, transfer
+from llcuda_net.storage.transfer.sides import postgres_side, sqlite_side
 from llcuda_net.util import logs
 from llcuda_net.util.terminal import echo, one_line
 
 #: Problems that are named.
 _NAMED = 20
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A store that is open: results, and what clients keep beside them; None: nothing is."""
+
+    results: Store
+    objects: Side | None
 
 
 @dataclass(frozen=True)
@@ -53,28 +63,27 @@ class _Place:
         return cls("", Path(folder).expanduser().resolve(), kind == "sqlite")
 
     @contextmanager
-    def opened(self, *, write: bool) -> Iterator[Store]:
+    def opened(self, *, write: bool) -> Iterator[_Opened]:
         """The store.
 
         Raises:
             StorageError: it cannot be opened.
         """
         with ExitStack() as stack:
-            store: Store
-            if self.folder is None:
-                store = open_postgres(self.url, write)
-            elif not self.is_sqlite:
-                store = open_postgres(stack.enter_context(running(self.folder)), write)
-            else:
-                if write:
-                    prepare(self.folder)
-                    stack.callback(DirectoryLock(self.folder, "llcuda store migrate").release)
-                store = SqliteStore(self.folder, write=write)
-            yield stack.enter_context(closing(store))
+            if self.folder is None or not self.is_sqlite:
+                url = self.url if self.folder is None else stack.enter_context(running(self.folder))
+                store = stack.enter_context(closing(open_postgres(url, write)))
+                yield _Opened(store, stack.enter_context(postgres_side(url)))
+                return
+            if write:
+                prepare(self.folder)
+                stack.callback(DirectoryLock(self.folder, "llcuda store migrate").release)
+            sqlite = stack.enter_context(closing(SqliteStore(self.folder, write=write)))
+            yield _Opened(sqlite, stack.enter_context(sqlite_side(self.folder, write=write)))
 
 
 def migrate(source: str, target: str, *, as_json: bool) -> int:
-    """Copy all results of a store into another; returns the exit code.
+    """Copy all of a store into another; returns the exit code.
 
     Raises:
         CommandError: a place is none.
@@ -86,11 +95,12 @@ def migrate(source: str, target: str, *, as_json: bool) -> int:
         if from_ == to:
             fail("FROM and TO are the same store")
         with to.opened(write=True) as new:
-            if not (from_.is_sqlite or set(old.names()).isdisjoint(new.names())):
+            names = set(old.results.names())
+            if not (from_.is_sqlite or names.isdisjoint(new.results.names())):
                 fail("FROM and TO are the same store")
             _warn(from_)
-            done = _copy(old, new)
-    return _report(done, as_json=as_json)
+            results, objects = _copy(old, new)
+    return _report(results, objects, as_json=as_json)
 
 
 def _warn(source: _Place) -> None:
@@ -106,32 +116,45 @@ def _warn(source: _Place) -> None:
         echo(f"note: {one_line(text)}, and run this again", file=sys.stderr)
 
 
-def _copy(old: Store, new: Store) -> Transferred:
-    total = old.stats().results
-    with Progress(f"copied and compared, of {total:,}") as progress:
+def _copy(old: _Opened, new: _Opened) -> tuple[Transferred, Copied]:
+    with _counting("result", old.results.stats().results) as progress:
+        results = transfer(old.results, new.results, progress.add)
+    with Progress("indexed for search") as progress:
+        index(new.results, progress.add)
+    objects = Copied()
+    if old.objects is not None and new.objects is not None:
+        with _counting("object", count(old.objects)) as progress:
+            objects = transfer_objects(old.objects, new.objects, progress.add)
+    return results, objects
+
+
+@contextmanager
+def _counting(what: str, total: int) -> Iterator[Progress]:
+    """Progress that says how far it came where it ends early."""
+    with Progress(f"copied and compared, of {counted(total, what)}") as progress:
         try:
-            done = transfer(old, new, progress.add)
+            yield progress
         except BaseException:
             progress.erase()
-            text = f"ended early: {counted(progress.count, 'result')} of {total:,} are there"
+            text = f"ended early: {progress.count:,} of {counted(total, what)} are there"
             echo(f"{text}; the same command goes on", file=sys.stderr)
             raise
-    with Progress("indexed for search") as progress:
-        index(new, progress.add)
-    return done
 
 
-def _report(done: Transferred, *, as_json: bool) -> int:
+def _report(results: Transferred, objects: Copied, *, as_json: bool) -> int:
+    problems = results.problems + objects.problems
     if as_json:
-        problems = [asdict(problem) for problem in done.problems]
-        echo(line({"copied": done.copied, "there": done.there, "problems": problems}))
+        found = {"copied": results.copied, "there": results.there}
+        also = {"copied": objects.copied, "there": objects.there}
+        told = [asdict(problem) for problem in problems]
+        echo(line({**found, "objects": also, "problems": told}))
     else:
-        echo(
-            f"copied {counted(done.copied, 'result')}; {done.there:,} were there; "
-            "each was read there and compared"
-        )
-        for problem in done.problems[:_NAMED]:
+        for done, what in ((results, "result"), (objects, "object")):
+            if what == "result" or done.copied or done.there:
+                echo(f"copied {counted(done.copied, what)}; {done.there:,} were there")
+        echo("each was read there and compared")
+        for problem in problems[:_NAMED]:
             echo(one_line(f"{problem.id} {problem.message}"), file=sys.stderr)
-        if len(done.problems) > _NAMED:
-            echo(f"and {len(done.problems) - _NAMED:,} more", file=sys.stderr)
-    return Exit.REFUSED if done.problems else Exit.OK
+        if len(problems) > _NAMED:
+            echo(f"and {len(problems) - _NAMED:,} more", file=sys.stderr)
+    return Exit.REFUSED if problems else Exit.OK

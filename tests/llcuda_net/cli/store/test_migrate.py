@@ -49,9 +49,13 @@ def test_to_a_database_and_from_there_into_another_folder(
     postgres: Postgres, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, url, back = filled(tmp_path / "a"), postgres.new_database(), tmp_path / "b"
-    all_ = {"copied": 5, "there": 0, "problems": []}
+    none = {"copied": 0, "there": 0}
+    all_ = {"copied": 5, "there": 0, "objects": none, "problems": []}
     assert migrated(capsys, source, url)[:2] == (0, all_)
-    assert migrated(capsys, source, url)[:2] == (0, {"copied": 0, "there": 5, "problems": []})
+    assert migrated(capsys, source, url)[:2] == (
+        0,
+        {**all_, "copied": 0, "there": 5},
+    )
     assert migrated(capsys, url, f"sqlite:{back}")[:2] == (0, all_)
     expected = sorted(encode(one) for one in RESULTS)
     assert all_of(PostgresStore(url)) == all_of(SqliteStore(back)) == expected
@@ -107,7 +111,7 @@ def test_an_interruption_says_how_far_it_came(
         patch.setattr(module, "transfer", interrupted)
         code, _, said = migrated(capsys, source, url)
     assert code == 130
-    assert "ended early: 0 results of 5 are there; the same command goes on" in said
+    assert "ended early: 0 of 5 results are there; the same command goes on" in said
     assert migrated(capsys, source, url)[0] == 0
 
 
@@ -123,6 +127,7 @@ def test_a_problem_is_named_and_is_the_exit_code(
         {
             "copied": 4,
             "there": 0,
+            "objects": {"copied": 0, "there": 0},
             "problems": [
                 {"id": "result-000002", "message": "is another one there, which was left as it is"}
             ],

@@ -14,10 +14,10 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.channels import Switch
 from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.records import Result, Splice, TokenLog, encode, packed
-from llcuda_net.storage.results import transfer as module
 from llcuda_net.storage.results.interface import Query, Store
 from llcuda_net.storage.results.sqlite import SqliteStore
-from llcuda_net.storage.results.transfer import index, transfer
+from llcuda_net.storage.transfer import results as module
+from llcuda_net.storage.transfer.results import index, transfer
 from tests.support.storage.postgres import Postgres
 from tests.support.storage.records import result
 
