@@ -263,7 +263,9 @@ class Database:
 
     def claim_keys(self, me: int, accepts: Sequence[Accept]) -> dict[str, str]:
         """Take the keys of generations; those that others have."""
-        taken = {}
+        taken: dict[str, str] = {}
+        if not self._may_write(me):
+            return taken
         for one in accepts:
             assert one.key is not None
             has = self.keys.setdefault((one.owner, one.key), one.id)
