@@ -241,7 +241,7 @@ class _Campaign(campaign.Campaign[Outcome]):
         jobs = ClusterJobs(random.Random(self.rng.random()), levels, plan.longest)
         rng = random.Random(self.rng.random())
         token = fairness.token_of(fairness.WORK)
-        options = Options(address, reconnect=20.0, http=True, token=token)
+        options = Options(address, reconnect=20.0, http=True, lists=True, token=token)
         return ClusterClients(options, jobs, self.ledger, rng)
 
     async def _trouble(
