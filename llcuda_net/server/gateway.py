@@ -331,6 +331,11 @@ class Gateway:
         return self.cluster is not None
 
     @property
+    def elsewhere_models(self) -> Collection[str]:
+        """The names of the models that other servers of the cluster have."""
+        return () if self.cluster is None else self.cluster.models
+
+    @property
     def starting(self) -> bool:
         """Whether requests must wait for `started`."""
         return self._startup.reason is not None

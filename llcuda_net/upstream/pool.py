@@ -8,6 +8,7 @@ part calls back into whoever uses the pool.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -311,6 +312,24 @@ class Pool:
         """Tokens of context that each upstream of a model has at least; None: not known."""
         known = [backend.upstream.properties for backend in self.of(model_key)]
         return min((one.context for one in known if one is not None), default=None)
+
+    def named(self, name: str | None, role: str = COMPLETIONS) -> list[Backend]:
+        """Those that serve the model that a request names, be it that another server asks them.
+
+        Raises:
+            RequestError: as `key_of`, of a model that none of them has.
+        """
+        try:
+            return self.of(self.key_of(name, role), role)
+        except UpstreamUnavailable:
+            return [x for x in self._serving(role) if name in (x.model, *x.spec.aliases)]
+
+    def context_of(self, name: str | None) -> int | None:
+        """Tokens of context that the model which a request names has; None: not known here."""
+        with contextlib.suppress(RequestError):
+            known = [one.upstream.properties for one in self.named(name)]
+            return min((one.context for one in known if one is not None), default=None)
+        return None
 
     def of(self, model: str, role: str = COMPLETIONS) -> list[Backend]:
         """Those that serve a model."""

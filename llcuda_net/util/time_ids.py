@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 
 #: Random bits of an epoch, below its milliseconds.
 _EPOCH_BITS = 11
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 def uuid7() -> str:
@@ -17,6 +19,11 @@ def uuid7() -> str:
     value = value & ~(0b11 << 62) | (0b10 << 62)
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def is_uuid7(text: str) -> bool:
+    """Whether a text is a UUID as `uuid7` makes them."""
+    return _UUID7.fullmatch(text) is not None
 
 
 def next_epoch(last: int) -> int:

@@ -273,8 +273,19 @@ class Cluster:
         return await self._placing.begin(Asked(request, user, api, previous, id_, here=here))
 
     def _send(self, asked: Asked, server: int) -> Generation | None:
-        """Have another server run a request; None: it cannot be reached."""
-        return None
+        """Have another server run a request; None: it is none of the live ones any more.
+
+        Raises:
+            RequestError: the request is wrong.
+        """
+        if all(one.number != server for one in self.members):
+            return None
+        return self.peers.submit(asked.request, asked.user, server, asked.api)
+
+    @property
+    def models(self) -> Collection[str]:
+        """The names of the models that other servers have."""
+        return self._owners.models
 
     def may_show(self) -> bool:
         """Whether readers may see what the database does not have."""

@@ -9,7 +9,7 @@ this server is no member.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -206,7 +206,7 @@ class Owners:
             if not up and any(one.loadable for one in backends):
                 slots, wait = 1, _LOADING + (wait or 0.0)
             models[name] = ModelLoad(
-                tuple(dict.fromkeys(a for one in backends for a in one.spec.aliases)),
+                tuple({n for one in backends for n in (one.model, *one.spec.aliases)} - {name}),
                 slots,
                 sum(one.free for one in up if not one.resting and not one.leaving),
                 queued,
@@ -244,6 +244,16 @@ class Owners:
 
     # -- where a request goes ---------------------------------------------------------------------
 
+    @property
+    def models(self) -> Collection[str]:
+        """The names of the models that other servers have, aliases included."""
+        return {
+            name
+            for one in self.others
+            for model, load in one.load.models.items()
+            for name in (model, *load.aliases)
+        }
+
     def route(self, model: str | None) -> int | None:
         """The server at which a request for a model is to wait; None: here.
 
@@ -273,8 +283,13 @@ class Owners:
         return next(iter(names), None)
 
     def _own(self, name: str) -> Offer:
-        backends = [one for one in self._pool.of("") if one.model == name and one.model_key]
-        up = [one for one in backends if one.up]
+        keys = {
+            one.model_key
+            for one in self._pool.of("")
+            if one.model_key and name in (one.model, *one.spec.aliases)
+        }
+        backends = [one for one in self._pool.backends if one.model_key in keys]
+        up = [one for one in backends if one.up and not one.draining]
         if not up:
             there = int(any(one.loadable and one.owned for one in backends))
             return Offer(self._cluster.number, there, 0)

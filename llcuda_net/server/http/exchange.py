@@ -96,6 +96,10 @@ class HttpHost(QueryHost, Protocol):
         """Whether requests must wait for `started`."""
 
     @property
+    def elsewhere_models(self) -> Collection[str]:
+        """The names of the models that other servers of the cluster have."""
+
+    @property
     def startup_reason(self) -> str | None:
         """What the server does before it serves; None: it has started."""
 

@@ -72,8 +72,15 @@ class SessionHost(QueryHost, Protocol):
         user: User,
         api: dict[str, Any] | None = None,
         previous: Result | None = None,
+        *,
+        id_: str | None = None,
+        here: bool = False,
     ) -> Generation:
-        """The same on any server of a cluster; or raise RequestError."""
+        """The same on any server of a cluster, or only `here`; or raise RequestError.
+
+        Args:
+            id_: of a new generation; None: any.
+        """
 
     async def find(self, request: Attach, user: User, *, only_here: bool = False) -> Generation:
         """The generation to read, running or stored, or raise RequestError.

@@ -27,6 +27,7 @@ from llcuda_net.server.tcp.write_buffer import WriteBuffer
 from llcuda_net.server.tcp.wrong_protocol import ANSWER, TELLING, speaks_http
 from llcuda_net.storage.records import Result
 from llcuda_net.util.logs import code_of, reason_of
+from llcuda_net.util.time_ids import is_uuid7
 from llcuda_protocol import (
     Attach,
     Cancel,
@@ -289,7 +290,7 @@ class Session:
             what = "peer is what servers of a cluster say to each other: leave it out"
             self._replies.fail(event.stream, InvalidRequest(what))
         elif isinstance(event, Generate):
-            if self._server.starting or event.previous is not None or self._is_shared:
+            if self._server.starting or event.previous is not None or self._server.shared:
                 self._attaching[event.stream] = None
                 self._nursery.start_soon(self._generate_later, event)
             else:
@@ -343,7 +344,7 @@ class Session:
             await self._server.started(self.user, size)
             if event.previous is not None:
                 found = await self._server.find_previous(event, self.user)
-            if self._is_shared and not isinstance(found, Generation):
+            if self._server.shared and not isinstance(found, Generation):
                 found = await self._begin(event, found)
         except RequestError as error:
             del self._attaching[event.stream]
@@ -359,16 +360,20 @@ class Session:
                     self._cancel(cancel)
         self._buffer.flush()
 
-    @property
-    def _is_shared(self) -> bool:
-        """Whether another server may run a request: not one that another server has sent here."""
-        return self._server.shared and not self.is_peer
-
     async def _begin(self, event: Generate, previous: Result | None) -> Generation:
         """Begin it on any server of the cluster."""
         if event.messages:
             event = replace(event, messages=canonical(event.messages, self._uploads.find))
-        return await self._server.begin(event, self.user, previous=previous)
+        peer = event.peer or {}
+        id_ = peer.get("id")
+        return await self._server.begin(
+            event,
+            self.user,
+            peer.get("api"),
+            previous,
+            id_=id_ if isinstance(id_, str) and is_uuid7(id_) else None,
+            here=self.is_peer,
+        )
 
     async def _attach(self, event: Attach) -> None:
         try:

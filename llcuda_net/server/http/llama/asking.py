@@ -86,7 +86,7 @@ def _serving(host: HttpHost, name: str | None) -> list[Backend]:
     pool = host.pool
     role = next((one for one in ROLES if pool.canonical(name, one)), ROLES[0])
     wanted, _ = meant(host, name, role)
-    backends = pool.of(pool.key_of(wanted, role), role)
+    backends = pool.named(wanted, role)
     # What takes no slot may also be asked of one that another server of the cluster has.
     there = [one for one in backends if one.answers] or [one for one in backends if one.loadable]
     if not there:

@@ -67,7 +67,7 @@ def limited(params: dict[str, Any], model: str | None, host: HttpHost) -> dict[s
     Clients ask for as many as their largest model makes; more than all are never made.
     """
     wanted = params.get("n_predict")
-    context = host.pool.context(host.pool.key_of(model))
+    context = host.pool.context_of(model)
     if wanted is None or context is None:
         return params
     return {**params, "n_predict": min(wanted, context)}

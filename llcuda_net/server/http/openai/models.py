@@ -48,6 +48,13 @@ def meant(host: HttpHost, name: str | None, role: str = COMPLETIONS) -> tuple[st
     """
     names = host.pool.names(role)
     default = host.settings.default_model
+    if (
+        name
+        and role == COMPLETIONS
+        and not host.pool.canonical(name)
+        and name in host.elsewhere_models
+    ):
+        return name, name  # another server of the cluster has it
     if (found := host.pool.canonical(name, role)) is not None:
         return found, name or ""
     if name and any(host.pool.canonical(name, other) for other in ROLES):

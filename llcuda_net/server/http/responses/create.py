@@ -192,7 +192,7 @@ async def _that_fit(
         RequestError, HttpError: they cannot be counted.
     """
     pool = exchange.host.pool
-    context = pool.context(pool.key_of(model))
+    context = pool.context_of(model)
     if context is None:
         return range(len(messages))
     instructions = asked.body.instructions
