@@ -274,6 +274,14 @@ def journal(
     ).fetchall()
 
 
+def last(db: Connection, server: int) -> int:
+    """The number of the last batch of a server's journal; 0: there is none."""
+    sql = "SELECT coalesce(max(number), 0) FROM journal WHERE server = %s"
+    row = db.execute(sql, (server,)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def owned(db: Connection, server: int) -> dict[str, int]:
     """The generations of a server, with their epochs."""
     rows = db.execute("SELECT id, epoch FROM generations WHERE server = %s ORDER BY id", (server,))

@@ -63,7 +63,9 @@ class Mirror(Replica):
         self.committed = 0
         self.claim_keys: ClaimKeys | None = None
         self.on_fenced: Callable[[int], None] | None = None
+        self.on_set_back: Callable[[], object] = lambda: None
         self._session = Session(url, write=True)
+        self._connection: Connection | None = None  # of which it is known that it has all
         self._life = Life(0)
         self._void = range(0)  # positions that were never committed, of the life before
         self._awaited: deque[tuple[int, Committed]] = deque()
@@ -142,6 +144,8 @@ class Mirror(Replica):
         if position in self._void:
             raise fenced()
         if position <= self.committed:
+            if self._awaited:
+                self._collect()  # those that came before are told before
             return True
         if self.failed is not None:
             raise self.failed
@@ -293,7 +297,7 @@ class Mirror(Replica):
         """Execute what was ordered after the end: it fails, since the session is closed."""
         while True:
             try:
-                work = self._orders.get_nowait()
+                work = self._orders.get(block=False)
             except queue.Empty:
                 return
             if work is not None:
@@ -344,13 +348,19 @@ class Mirror(Replica):
         started = contents.started
         if self.claim_keys is None or all(one.accept.key is None for one in started):
             accepts = [one.accept for one in started]
-            return self._session.ask(
-                _WHAT,
-                lambda db: leases.append(db, me, number, contents.data, accepts, contents.ended),
+            return self._ask(
+                lambda db: leases.append(db, me, number, contents.data, accepts, contents.ended)
             )
-        return self._session.change(
-            _WHAT, partial(self._accept, me=me, number=number, contents=contents)
-        )
+        return self._change(partial(self._accept, me=me, number=number, contents=contents))
+
+    def _look(self, db: Connection) -> None:
+        """See whether the database still has what it had committed."""
+        life = self._life
+        found = leases.last(db, life.number)
+        if found < life.last:
+            log.error("database_set_back", number=life.number, had=life.last, has=found)
+            self._soon(self.on_set_back)
+        self._connection = db
 
     def _accept(self, db: Connection, me: int, number: int, contents: Contents) -> bool:
         """Write a batch with generations that have keys: those get on whose keys are theirs."""
@@ -401,6 +411,8 @@ class Mirror(Replica):
         sizes = {
             one.slot: sum(map(len, one.bodies)) for one in generations if one.generation in epochs
         }
+        if epochs:
+            life.last = number
         life.trimming.added(number, sizes)
         return epochs
 
@@ -415,7 +427,7 @@ class Mirror(Replica):
         """Repeat a change until there is an answer."""
         while True:
             try:
-                found = self._session.change(_WHAT, change)
+                found = self._change(change)
             except StorageError as error:
                 if error.code == StorageError.FENCED:
                     self._fail(life, error)
@@ -448,7 +460,7 @@ class Mirror(Replica):
                 self._copy(life, last)
             if trimming.due:
                 low = trimming.low
-                self._session.change(_WHAT, lambda db: leases.trim(db, life.number, low))
+                self._change(lambda db: leases.trim(db, life.number, low))
                 trimming.done = low
         except StorageError as error:
             log.warning("mirror_not_trimmed", reason=error.message)
@@ -456,9 +468,7 @@ class Mirror(Replica):
     def _copy(self, life: Life, last: int) -> None:
         """Write what is live in the oldest batches again, as one."""
         trimming, low = life.trimming, life.trimming.low
-        batches = self._session.ask(
-            _WHAT, lambda db: leases.journal(db, life.number, low - 1, last - low + 1)
-        )
+        batches = self._ask(lambda db: leases.journal(db, life.number, low - 1, last - low + 1))
         found = [
             (slot, body)
             for number, data in batches
@@ -475,13 +485,20 @@ class Mirror(Replica):
         sizes: dict[int, int] = {}
         for slot, body in found:
             sizes[slot] = sizes.get(slot, 0) + len(body)
+        life.last = number
         trimming.moved(last, number, sizes)
 
     def _ask(self, question: Callable[[Connection], _T]) -> _T:
-        return self._session.ask(_WHAT, question)
+        return self._session.ask(_WHAT, partial(self._looking, question))
 
     def _change(self, change: Callable[[Connection], _T]) -> _T:
-        return self._session.change(_WHAT, change)
+        return self._session.change(_WHAT, partial(self._looking, change))
+
+    def _looking(self, work: Callable[[Connection], _T], db: Connection) -> _T:
+        """Do something, after a look at a connection that is new."""
+        if db is not self._connection:
+            self._look(db)
+        return work(db)
 
 
 def fenced() -> StorageError:

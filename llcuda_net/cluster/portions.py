@@ -51,6 +51,7 @@ class Life:
         failed: why nothing is written any more.
         refusal: why nothing new should be begun.
         tries: how often the batch, or the change, that is to be written was tried in vain.
+        last: number of the last batch that is in the database; 0: none is.
         again: when the next attempt is due, by time.monotonic.
     """
 
@@ -64,6 +65,7 @@ class Life:
     failed: StorageError | None = None
     refusal: StorageError | None = None
     tries: int = 0
+    last: int = 0
     again: float = 0.0
 
     @property
@@ -108,6 +110,7 @@ class Life:
     def committed(self, batch: Batch[Item]) -> None:
         """A batch is in the database."""
         self.tries, self.refusal = 0, None
+        self.last = batch.number
         self.outbox, items = self.outbox.committed(batch.number)
         sizes: dict[int, int] = {}
         over = []

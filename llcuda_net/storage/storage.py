@@ -139,6 +139,7 @@ class Storage:
         self._unstored: dict[str, tuple[JournalEntry, Result]] = {}
         self._more_unstored = trio.Event()
         self.closing = trio.Event()
+        self._set_back = trio.Event()
         self._closers: set[trio.Event] = set()
         self._ending = 0  # results that are being stored for the first time
         self._store_refusal: StorageError | None = None
@@ -206,6 +207,8 @@ class Storage:
             async with trio.open_nursery() as nursery:
                 if self.replica is not None:
                     self.replica.guard(store)
+                    self.replica.on_set_back = self._set_back.set
+                    nursery.start_soon(self._copy_again)
                     await nursery.start(self.replica.run)
                 try:
                     await self._open(store)
@@ -608,6 +611,18 @@ class Storage:
             one.concluded,
         )
         Takeover(self.journal, self.replica).begin(generation, entry)
+
+    async def _copy_again(self) -> None:
+        """Each time that the database was set back, what runs here is to be in it."""
+        while True:
+            await self._set_back.wait()
+            self._set_back = trio.Event()
+            assert self.replica is not None
+            self.replica.on_set_back = self._set_back.set
+            try:
+                await self.journal.copy()
+            except StorageError as error:
+                log.error("not_copied_again", code=error.code, reason=error.message)
 
     def forget(self, entry: JournalEntry) -> None:
         """Forget one that another server has."""

@@ -211,6 +211,10 @@ class Database:
         found = sorted(one for one in self.batches.get(server, {}) if one > after)[:limit]
         return [(number, self.batches[server][number]) for number in found]
 
+    def last(self, server: int) -> int:
+        """See cluster.leases."""
+        return max(self.batches.get(server, {}), default=0)
+
     def owned(self, server: int) -> dict[str, int]:
         """See cluster.leases."""
         found = self.generations.items()
@@ -289,6 +293,7 @@ STATEMENTS = (
     "fence_former",
     "leave",
     "journal",
+    "last",
     "owned",
     "adopt",
     "adopted",

@@ -272,6 +272,32 @@ class Journal(DurableAppender):
         if not holders and entry.oldest != self._segment.number:
             self._work.set()
 
+    async def copy(self) -> None:
+        """Have the replica get all records of mirrored entries again; `run` must be running.
+
+        Raises:
+            StorageError: the journal cannot be read, or not be written.
+        """
+        replica = self.replica
+        assert replica is not None
+        await self.written()
+        for number in [*self._closed, self._segment.number]:
+            mirrored = {e.slot: e for holders in self._oldest.values() for e in holders}
+            path = segment_path(self._folder, number)
+            try:
+                found = await trio.to_thread.run_sync(live_bodies, path, self._files, {*mirrored})
+            except FileNotFoundError:  # nothing in it is open any more
+                continue
+            except OSError as error:
+                raise as_storage_error(error) from error
+            for slot, body in found:
+                if (entry := mirrored[slot]).mirrored:
+                    replica.add(slot, body, entry.awaited)
+        for entry in {e for holders in self._oldest.values() for e in holders}:
+            if entry.mirrored:
+                replica.accept(entry, Accept.of(entry.opened), entry.replicated)
+        replica.send()
+
     async def compact(self) -> None:
         """Return when no file has records of what was forgotten before; `run` must be running.
 

@@ -86,12 +86,15 @@ class Replica(Protocol):
     Attributes:
         failed: why nothing is committed any more under this life; None: not so.
         refusal: why nothing new should be begun now; None: it can be.
+        on_set_back: called when records are gone that were committed, since the database was set
+            back: all those of open generations are to be added again, and these accepted again.
         position: records that were added.
         committed: how many of them are committed.
     """
 
     failed: StorageError | None
     refusal: StorageError | None
+    on_set_back: Callable[[], object]
     position: int
     committed: int
 

@@ -519,3 +519,35 @@ async def test_without_its_database_a_generation_goes_on(
             while generation.visible < 4:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_database_that_was_set_back_gets_what_runs_again(
+    database: Database, tmp_path: Path
+) -> None:
+    one = database.join()
+    async with database.serving(tmp_path, one) as storage:
+        kept = [storage.start(opened(n, level=Level.CLUSTER)) for n in range(3)]
+        for entry in kept:
+            grown(entry, 4)
+        await committed(storage)
+        await storage.finish(kept[0], Ended(**END), TokenLog(pieces(4), [*range(4)]))
+        before = database.do(lambda db: leases.last(db, one))
+        grown(kept[1], 2)
+        await committed(storage)
+
+        def set_back(db: Connection) -> None:
+            db.execute("DELETE FROM journal WHERE server = %s AND number >= %s", (one, before))
+            db.execute("DELETE FROM generations")
+            db.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+        database.do(set_back)
+        grown(kept[2], 1)
+        await committed(storage)
+        with trio.fail_after(60):
+            while database.owned(one) != {"generation-1", "generation-2"}:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert database.logs(one) == {"generation-1": pieces(6), "generation-2": pieces(5)}
+        assert database.do(lambda db: leases.last(db, one)) > before
