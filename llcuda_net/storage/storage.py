@@ -15,7 +15,6 @@ A generation of the level memory has no entry, and needs none of this.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,7 +24,7 @@ from typing import TypeVar
 import structlog
 import trio
 
-from llcuda_net.errors import OutcomeUnknown, StorageError
+from llcuda_net.errors import StorageError
 from llcuda_net.storage import damage
 from llcuda_net.storage.data_dir import journal_of, prepare, transient_of
 from llcuda_net.storage.directory_lock import DirectoryLock
@@ -39,7 +38,8 @@ from llcuda_net.storage.journal.threads.sync_thread import INTERVAL
 from llcuda_net.storage.objects import database
 from llcuda_net.storage.objects.database import Objects
 from llcuda_net.storage.objects.interface import ObjectStore
-from llcuda_net.storage.records import Ended, Opened, Result, TokenLog
+from llcuda_net.storage.outcomes.outcomes import Outcomes
+from llcuda_net.storage.records import Opened, Result
 from llcuda_net.storage.replica.interface import Replica
 from llcuda_net.storage.replica.takeover import Takeover
 from llcuda_net.storage.results.interface import Deleted, Store
@@ -61,9 +61,6 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 #: Threads that read results at a time.
 _READERS = 4
-_UNKNOWN = (
-    "and not even that could be recorded: how it ends is not known, a restart may continue it"
-)
 #: Seconds after its end for which a transient generation is kept.
 TRANSIENT = 600.0
 #: Seconds from one look at whether the files are still there to the next.
@@ -93,7 +90,7 @@ class Storage:
         problems: what this start found damaged or lost, one line each.
         damage: what any start found, until somebody deleted damage.log.
         replica: see the argument.
-        closing: see `close_soon`.
+        finish, close_soon: see Outcomes.
         transient: the results that are erased when they are due; found, read and deleted by the
             methods here as all others are.
     """
@@ -136,13 +133,7 @@ class Storage:
         self._limiter = trio.CapacityLimiter(_READERS)
         self._deleting = trio.Lock()
         self._readers: list[Store] = []
-        self._unstored: dict[str, tuple[JournalEntry, Result]] = {}
-        self._more_unstored = trio.Event()
-        self.closing = trio.Event()
         self._set_back = trio.Event()
-        self._closers: set[trio.Event] = set()
-        self._ending = 0  # results that are being stored for the first time
-        self._store_refusal: StorageError | None = None
         self.journal = Journal(
             journal_of(directory),
             self._files,
@@ -160,10 +151,13 @@ class Storage:
         )
         self.replica = self.journal.replica = replica
         self._eraser = Eraser(self.journal, self.transient, transient_seconds)
+        self._outcomes = Outcomes(self.journal, self.transient, self._eraser, replica)
+        self.finish = self._outcomes.finish
+        self.close_soon = self._outcomes.close_soon
         self._writer: Writer
 
     def __repr__(self) -> str:
-        unstored = len(self._unstored)
+        unstored = len(self._outcomes.unstored)
         return f"<Storage {self._directory} unstored={unstored}>"
 
     @property
@@ -243,10 +237,11 @@ class Storage:
 
     async def _run(self, store: Store, task_status: trio.TaskStatus[None]) -> None:
         self._writer = Writer(store, self._open_store, check=self._presence.check)
+        self._outcomes.writer = self._writer
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.journal.run)
             await nursery.start(self._writer.run)
-            nursery.start_soon(self._store_again)
+            nursery.start_soon(self._outcomes.run)
             nursery.start_soon(self._lookout.run, self.journal.stop)
             nursery.start_soon(self._eraser.run)
             self._progress.part = 1.0
@@ -279,9 +274,9 @@ class Storage:
             self.journal.forget(entry)
         reached = await trio.to_thread.run_sync(store.reached)
         for entry, ended in left.committed:
-            self._forget(entry, reached, 0 if ended is None else ended.finished)
+            self._outcomes.forget(entry, reached, 0 if ended is None else ended.finished)
         for entry, generation in left.transient:
-            await self._keep(entry, generation.result())
+            await self._outcomes.keep(entry, generation.result())
         for first in range(0, len(left.ended), BATCH):
             some = left.ended[first : first + BATCH]
             batch = [(entry, generation.result()) for entry, generation in some]
@@ -290,90 +285,13 @@ class Storage:
             except StorageError as error:
                 if not error.retry:
                     raise
-                self._unstored.update({result.id: (entry, result) for entry, result in batch})
-                self._store_refusal = error
-                self._more_unstored.set()
+                self._outcomes.postpone(batch, error)
             else:
                 reached = await trio.to_thread.run_sync(store.reached)
                 for entry, _ in batch:
                     self.journal.forget(entry, reached)
 
-    async def _keep(self, entry: JournalEntry, result: Result) -> None:
-        """Keep the result of one that had ended when its last server did."""
-        try:
-            await self._commit(result)
-        except StorageError as error:
-            if not error.retry:
-                raise
-            self._unstored[result.id] = entry, result
-            self._store_refusal = error
-            self._more_unstored.set()
-        else:
-            reached = 0 if result.transient else self._writer.reached
-            self._forget(entry, reached, result.finished)
-
-    def close_soon(self) -> None:
-        """The server ends: nothing waits any more for a database that does not answer."""
-        self.closing.set()
-        for settled in self._closers:
-            settled.set()
-        if self.replica is not None:
-            self.replica.give_up()
-
     # -- writing ------------------------------------------------------------------------------
-
-    async def _commit(self, result: Result) -> None:
-        if not result.transient:
-            await self._writer.commit(result)
-        elif not self.transient.is_due(result.finished):  # else nobody is to get it any more
-            await self.transient.commit(result)
-
-    async def _until_accepted(self, entry: JournalEntry, replica: Replica) -> None:
-        """Return when other servers know of an entry.
-
-        Raises:
-            StorageError: they never will, or the server ends before.
-        """
-        settled = trio.Event()
-        failure: list[StorageError | None] = []
-
-        def then(error: StorageError | None) -> None:
-            failure.append(error)
-            settled.set()
-
-        if replica.when(entry.accepted_at, then):
-            return
-        self._closers.add(settled)
-        await settled.wait()
-        self._closers.discard(settled)
-        if not failure:
-            raise _left_open("the database does not answer")
-        if failure[0] is not None:
-            raise failure[0]
-
-    async def _store(self, entry: JournalEntry, result: Result) -> None:
-        """Commit a generation's result; one that other servers can end waits for its store."""
-        told = ""
-        while True:
-            try:
-                return await self._commit(result)
-            except StorageError as error:
-                if not (entry.mirrored and error.retry):
-                    raise
-                if error.message != told:
-                    told = error.message
-                    log.warning("result_waits", generation=result.id, reason=told)
-                with trio.move_on_after(PROBE):
-                    await self.closing.wait()
-                if self.closing.is_set():
-                    raise _left_open(told) from error
-
-    def _forget(self, entry: JournalEntry, reached: int, finished: int) -> None:
-        """The journal needs an entry no more, whose generation ended then."""
-        transient = entry.opened.transient
-        self.journal.forget(entry, 0 if transient else reached)
-        if transient:
-            self._eraser.forgot(finished)
 
     @property
     def refusal(self) -> StorageError | None:
@@ -382,14 +300,14 @@ class Storage:
         return (
             self.journal.refusal
             or self._writer.failed
-            or self._store_refusal
+            or self._outcomes.refusal
             or (None if replica is None else replica.failed or replica.refusal)
         )
 
     @property
     def unstored(self) -> list[Result]:
         """Results that the store has not taken yet; they are in the journal."""
-        return [result for _, result in self._unstored.values()]
+        return [result for _, result in self._outcomes.unstored.values()]
 
     @property
     def committed(self) -> int:
@@ -399,7 +317,7 @@ class Storage:
     @property
     def backlog(self) -> int:
         """Results that wait to be committed."""
-        return self._ending + len(self._unstored)
+        return self._outcomes.ending + len(self._outcomes.unstored)
 
     async def disk_usage(self) -> tuple[dict[str, int], int]:
         """Bytes of the files of each part, and bytes that are free on their disk.
@@ -456,69 +374,13 @@ class Storage:
         """
         await self.journal.sync()
 
-    async def finish(
-        self,
-        entry: JournalEntry,
-        ended: Ended,
-        tokens: TokenLog,
-        *,
-        cached_from: str | None = None,
-        otherwise: Callable[[StorageError], Ended] | None = None,
-    ) -> Result:
-        """Store a generation's result; it is on the disk when this returns.
-
-        Args:
-            tokens: the whole log, all of which was appended.
-            otherwise: the end that is told if the result is not stored; None: `ended`.
-
-        Raises:
-            StorageError: it is not stored, and `otherwise` is how it ended, also after a restart.
-                With the code storage_full or storage_busy the result with that end is stored when
-                that is possible. With storage_fenced it has not ended: another server has it.
-            OutcomeUnknown: the same, except that a restart may not know of that end.
-        """
-        of = partial(Result.of, splices=entry.splices, switches=entry.switches)
-        result = of(entry.opened, tokens, ended, cached_from=cached_from)
-        replica = self.replica if entry.mirrored else None
-        if replica is not None and replica.failed is not None:
-            raise replica.failed
-        # A journal that cannot take the end is no reason not to store the result.
-        with contextlib.suppress(StorageError):
-            entry.end(ended)
-            self.journal.write()
-        if replica is not None:  # its row goes with its result
-            await self._until_accepted(entry, replica)
-        self._ending += 1
-        try:
-            try:
-                await self._store(entry, result)
-            finally:
-                self._ending -= 1
-        except StorageError as error:
-            if error.code == StorageError.FENCED:  # it is another server's, which ends it
-                raise
-            if otherwise is not None:
-                ended = otherwise(error)
-                result = of(entry.opened, tokens, ended, cached_from=cached_from)
-            if error.retry:
-                self._unstored[result.id] = (entry, result)
-                self._store_refusal = error
-                self._more_unstored.set()
-            try:
-                await self.journal.end(entry, ended)
-            except StorageError:
-                raise OutcomeUnknown(f"{error.message}; {_UNKNOWN}", error.code) from error
-            raise
-        self._forget(entry, self._writer.reached, result.finished)
-        return result
-
     async def delete(self, id_: str, owner: str | None) -> Deleted | None:
         """Delete a result of an owner (None: anybody's), for good; None: there is none.
 
         Raises:
             StorageError: it was not deleted.
         """
-        if id_ in self._unstored:
+        if id_ in self._outcomes.unstored:
             raise StorageError("its result waits for room in the store", StorageError.BUSY)
         if id_ in self.transient and not await self.transient.get(id_, owner, lambda _: True):
             return None
@@ -538,26 +400,6 @@ class Storage:
 
         async with self._deleting:
             return await trio.to_thread.run_sync(delete)
-
-    async def _store_again(self) -> None:
-        """Store results that there was no room for; bounded, since nothing new is taken then."""
-        while True:
-            await self._more_unstored.wait()
-            self._more_unstored = trio.Event()
-            while self._unstored:
-                await trio.sleep(PROBE)
-                for entry, result in tuple(self._unstored.values()):
-                    try:
-                        await self._commit(result)
-                    except StorageError as error:
-                        if error.code != StorageError.FENCED:
-                            break
-                        log.warning("result_is_elsewhere", generation=result.id)
-                        self.journal.forget(entry)
-                    else:
-                        self._forget(entry, self._writer.reached, result.finished)
-                    del self._unstored[result.id]
-            self._store_refusal = None
 
     # -- other servers ------------------------------------------------------------------------
 
@@ -590,7 +432,7 @@ class Storage:
         for entry, _ in left.committed:
             self.journal.forget(entry, self._writer.reached)
         for entry, generation in (*left.ended, *left.transient):
-            await self._keep(entry, generation.result())
+            await self._outcomes.keep(entry, generation.result())
         return left.running
 
     async def abandoned(self, ids: Sequence[str]) -> set[str]:
@@ -685,7 +527,3 @@ class Storage:
             finally:
                 if store is not None:
                     self._readers.append(store)
-
-
-def _left_open(why: str) -> StorageError:
-    return StorageError(f"the server stops, and another one ends this: {why}", StorageError.FENCED)

@@ -264,12 +264,12 @@ async def test_who_is_fenced_is_told_nothing_and_ends_nothing(
             mirror.begin(database.join())
             late, again = (Result.of(e.opened, TokenLog(), Ended(**END), []) for e in (kept, ended))
             with pytest.raises(StorageError) as caught:
-                await storage._commit(late)
+                await storage._outcomes.commit(late)
             assert caught.value.code == StorageError.FENCED
-            await storage._commit(again)  # it is stored, as after an answer that was lost
+            await storage._outcomes.commit(again)  # it is stored, as after an answer that was lost
             other_end = Result.of(ended.opened, TokenLog(), Ended(**{**END, "finished": 6}), [])
             with pytest.raises(StorageError) as caught:
-                await storage._commit(other_end)
+                await storage._outcomes.commit(other_end)
             assert caught.value.code == StorageError.FENCED
             assert await heir.read(lambda store: store.states(["generation-1"])) == {}
             mine = storage.start(opened(4, level=Level.CLUSTER))

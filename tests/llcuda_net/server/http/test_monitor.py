@@ -244,7 +244,7 @@ async def test_what_is_kept(tmp_path: Path) -> None:
         assert of(found, "llcuda_other_backlog") == 42
         assert of(found, "llcuda_analysis_backlog") is not None
 
-        storage._store_refusal = StorageError("no room", StorageError.FULL)
+        storage._outcomes.refusal = StorageError("no room", StorageError.FULL)
         found = await samples(monitor)
         assert of(found, "llcuda_store_refusing", code="storage_full") == 1
         assert of(found, "llcuda_ready") == 0
