@@ -20,8 +20,10 @@ from llcuda_net.storage.replica.interface import Accept, Adopted
 
 #: Where servers that come, leave or are fenced are announced.
 CHANNEL = "llcuda_servers"
-#: Seconds for which a server that is over and adopted is remembered.
-_REMEMBERED = 86_400.0
+#: Seconds for which a life that is over is remembered, and what was adopted from it: a server that
+#: was switched off for longer, and then starts with its old disk, may take up again what was
+#: adopted, ended and deleted meanwhile.
+_REMEMBERED = 30 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def join(db: Connection, name: str, address: str, seconds: float = LEASE) -> int
     )
     db.execute(
         "DELETE FROM servers WHERE adopted"
-        " AND started < clock_timestamp() - make_interval(secs => %s)",
+        " AND ended < clock_timestamp() - make_interval(secs => %s)",
         (_REMEMBERED,),
     )
     _announce(db)
@@ -235,7 +237,11 @@ def _fence(db: Connection, me: int, other: int) -> bool:
     if adopted or (fenced and adopter != me and not _is_fenced(db, adopter)):
         return False
     db.execute("DELETE FROM leases WHERE server = %s", (other,))
-    db.execute("UPDATE servers SET fenced = true, adopter = %s WHERE number = %s", (me, other))
+    db.execute(
+        "UPDATE servers SET fenced = true, adopter = %s, ended = coalesce(ended, clock_timestamp())"
+        " WHERE number = %s",
+        (me, other),
+    )
     _announce(db)
     return True
 
@@ -244,7 +250,9 @@ def leave(db: Connection, me: int) -> None:
     """Fence oneself: whoever looks first adopts what is left."""
     db.execute("DELETE FROM leases WHERE server = %s", (me,))
     left = db.execute(
-        "UPDATE servers SET fenced = true WHERE number = %s AND NOT fenced", (me,)
+        "UPDATE servers SET fenced = true, ended = clock_timestamp()"
+        " WHERE number = %s AND NOT fenced",
+        (me,),
     ).rowcount
     if left:
         if not owned(db, me):

@@ -542,7 +542,8 @@ class Gateway:
             generation.splice()
             # Where it continues is known here only with a single upstream.
             urls = [backend.upstream.base_url for backend in self._pool.backends]
-            self._persistence.spliced(generation, urls[0] if len(urls) == 1 else "")
+            with contextlib.suppress(RequestError):  # then its next piece is refused, too
+                self._persistence.spliced(generation, urls[0] if len(urls) == 1 else "")
         log.info(
             "generation_resumed",
             generation=generation.id,

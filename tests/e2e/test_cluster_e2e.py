@@ -79,12 +79,13 @@ def test_what_a_server_had_goes_on_at_another_one(
             assert found["taken_over"] == {"servers": 1, "generations": 3}
 
 
+@pytest.mark.parametrize("level", ["cluster", "disk"])
 def test_a_server_that_slept_too_long_shows_nothing_more_and_begins_anew(
-    postgres: Postgres, tmp_path: Path
+    postgres: Postgres, tmp_path: Path, level: str
 ) -> None:
     url = postgres.new_database()
     with held_upstream(60, "--slots", "8") as upstream:
-        shared = ("--upstream", upstream, "--store", url)
+        shared = ("--upstream", upstream, "--store", url, "--durability", level)
         with (
             running_server(*shared, "--data-dir", str(tmp_path / "a"), "--name", "a") as one,
             running_server(*shared, "--data-dir", str(tmp_path / "b"), "--name", "b") as other,

@@ -61,3 +61,12 @@ MIRROR = Migration(
     CREATE INDEX adoptions_id ON adoptions (id);
     """,
 )
+
+LIVES = Migration(
+    4,
+    "when the life of a server ended",
+    """
+    -- What was taken over from it is remembered for a while after that; see adoptions.
+    ALTER TABLE servers ADD ended timestamptz;
+    """,
+)

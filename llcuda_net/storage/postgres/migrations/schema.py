@@ -13,7 +13,7 @@ import structlog
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.postgres.connection import SCHEMA, Connection, Session
-from llcuda_net.storage.postgres.migrations.leases import LEASES, MIRROR
+from llcuda_net.storage.postgres.migrations.leases import LEASES, LIVES, MIRROR
 from llcuda_net.storage.postgres.migrations.migration import Migration
 from llcuda_net.storage.postgres.migrations.objects import OBJECTS
 from llcuda_net.storage.postgres.migrations.owners import OWNERS
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 _LOCK = int.from_bytes(b"llcuda", "big")
 
 #: All of them, in the order of their numbers.
-MIGRATIONS = (RESULTS, LEASES, MIRROR, SECRET, OWNERS, OBJECTS)
+MIGRATIONS = (RESULTS, LEASES, MIRROR, LIVES, SECRET, OWNERS, OBJECTS)
 
 
 def migrate(session: Session, migrations: Sequence[Migration] = MIGRATIONS) -> None:
