@@ -40,6 +40,24 @@ def test_who_is_fenced_stays_so() -> None:
         assert not fenced.may_begin(2.5)
 
 
+def test_who_was_not_heard_for_a_while_takes_over_from_nobody() -> None:
+    lease = OwnLease.taken(100.0)
+    assert not lease.may_take_over(100.0)
+    for sent in (103.0, 106.0):
+        lease = lease.answered(sent, True)
+    assert not lease.may_take_over(100.0 + LEASE - 0.1)
+    assert lease.may_take_over(100.0 + LEASE)
+    assert not lease.may_take_over(106.0 + STOP)  # it has stopped
+    late = lease.answered(106.0 + STOP + 0.1, True)
+    assert late.may_begin(111.0)
+    assert not late.may_take_over(111.0)
+    assert late.answered(104.0, True) == late  # an early answer that came late is no gap
+    for sent in (113.0, 115.0):
+        late = late.answered(sent, True)
+    assert late.may_take_over(110.2 + LEASE)
+    assert not late.refused().may_take_over(116.0)
+
+
 def test_a_server_stops_before_others_may_fence_it() -> None:
     assert RENEW < STOP < LEASE
 

@@ -178,6 +178,8 @@ def test_a_wrong_command_line_is_one_line_and_exits_with_2(
         (["--upstream", "http://a", "--model", "b.gguf"], "not both"),
         (["--tls-cert", "a.pem"], "go together"),
         (["--tls-key", "a.pem"], "go together"),
+        (["--name", "a"], "--name is for servers that share a database"),
+        (["--advertise", "a:1", "--store", "none"], "--advertise is for servers that share"),
     ],
 )
 def test_combinations_that_cannot_be_meant(argv: list[str], words: str) -> None:
@@ -286,3 +288,16 @@ def test_an_origin_has_a_scheme_and_no_path() -> None:
 def test_the_largest_body_may_have_a_unit() -> None:
     assert _load("--max-body", "8MiB").max_body == 8 << 20
     assert _load().max_body == 24 << 20
+
+
+def test_a_server_of_several_has_a_name_and_an_address() -> None:
+    database = ["--store", "postgresql:///x"]
+    found = _load(*database, "--name", "left rack", "--advertise", "[fd00::5]:9000")
+    assert (found.name, found.advertise) == ("left rack", "[fd00::5]:9000")
+    assert _load(*database, environment={"LLCUDA_ADVERTISE": "box:1"}).advertise == "box:1"
+    for bad in ("box", "box:", ":9000", "box:0", "box:65536", "box:9k", "fd00::5:1", "http://a:1"):
+        with pytest.raises(ConfigError, match="--advertise must be HOST:PORT"):
+            _load(*database, "--advertise", bad)
+    for bad in ("", "a\nb", "x" * 101):
+        with pytest.raises(ConfigError, match="--name must be a name of 1 to 100 characters"):
+            _load(*database, "--name", bad)

@@ -69,3 +69,31 @@ async def test_a_stalled_write_holds_up_only_the_acceptance_that_needs_it(tmp_pa
             files.stall.end()
         pieces, _ = await peer.until(Done)
         assert "".join(pieces) == "a b"
+
+
+@pytest.mark.parametrize("level", [Level.PROCESS, Level.DISK, Level.STRICT])
+async def test_nothing_is_shown_that_another_server_may_have(tmp_path: Path, level: Level) -> None:
+    upstream = FakeUpstream()
+    upstream.paused = True
+    async with keeping(tmp_path, upstream, level) as (_, listener):
+        may_show = True
+        server = listener.server
+        server._publisher._may_show = lambda: may_show
+        peer = await ready(listener)
+        await peer.send(ask("one two three four"))
+        upstream.release(1)
+        first = await peer.until(Tokens)
+        may_show = False
+        upstream.release(2)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        (generation,) = server.registry
+        assert len(generation.pieces) == 3
+        assert generation.visible == 1
+        await peer.send(Ping(b"x"))
+        assert isinstance(await peer.next(), Pong)  # which is sent, and no tokens before it
+        may_show = True
+        upstream.release(1)
+        with trio.fail_after(PATIENCE):
+            rest, _ = await peer.until(Done)
+        assert first[-1].pieces == ["one"]
+        assert "".join(rest) == " two three four"
