@@ -296,6 +296,8 @@ class Gateway:
             if self.cluster is not None:
                 await self._nursery.start(self.cluster.run)
             await self.resume(self._persistence.recovered)
+            if self.cluster is not None:
+                self.cluster.resumed()
             if listeners:
                 self._nursery.start_soon(self.listener.run, listeners, self._nursery)
             await self._startup.finish()

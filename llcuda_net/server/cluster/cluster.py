@@ -88,6 +88,7 @@ class Cluster:
         self.peers: Peers
         self._over = trio.Event()
         self._looks = trio.Event()
+        self._resumed = trio.Event()
 
     def __repr__(self) -> str:
         return f"<Cluster {self.membership!r}, {len(self.membership.members)} members>"
@@ -173,10 +174,12 @@ class Cluster:
         self.hooks.life.append(self._owners.life)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Follow the standing, and the others; runs until cancelled."""
+        """Follow the standing, and the others; runs until cancelled.
+
+        Until `resumed` nothing is done about the standing, nor for others.
+        """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._life.follow, self._host)
-            nursery.start_soon(self._take_over)
+            nursery.start_soon(self._follow)
             await nursery.start(self.peers.run)
             await nursery.start(self._owners.run)
             nursery.start_soon(self._placing.sweep)
@@ -185,13 +188,24 @@ class Cluster:
                 life(self.number)
             task_status.started()
 
+    def resumed(self) -> None:
+        """What an earlier life of this server left goes on: it can be stopped now."""
+        self._resumed.set()
+
+    async def _follow(self) -> None:
+        await self._resumed.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._life.follow, self._host)
+            nursery.start_soon(self._take_over)
+
     async def _take_over(self) -> None:
         """Take over from servers whose leases are over; runs until cancelled."""
         while True:
             await self._looks.wait()
             self._looks = trio.Event()
-            if self._life.member and not self._host.draining:
-                await self._takeover.look()
+            async with self._life.changing:
+                if self._life.member and not self._host.draining:
+                    await self._takeover.look()
 
     async def _adopt(self, other: int, generations: Sequence[OpenGeneration]) -> None:
         await self._host.adopt(other, generations)

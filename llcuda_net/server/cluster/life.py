@@ -58,6 +58,7 @@ class Life:
     Attributes:
         member: whether everything runs that is to run: false from when the server stops until what
             was set aside goes on.
+        changing: held by who begins a life, or makes generations this life's.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Life:
         orphaned: Callable[[Collection[str]], Awaitable[Collection[str]]],
     ) -> None:
         self.member = True
+        self.changing = trio.Lock()
         self._membership = membership
         self._hooks = hooks
         self._begin = begin
@@ -95,15 +97,19 @@ class Life:
             await self._wait(Standing.STOPPED, Standing.FENCED)
             self.member = False
             log.warning("lease_lost", number=self._membership.number, running=len(host.registry))
+            for stopped in self._hooks.stopped:
+                stopped()
             await self._stop(host)
-            aside = host.left_aside()
-            if await self._wait(Standing.MEMBER, Standing.FENCED) is Standing.FENCED:
-                aside = await self._begin_again(host, aside)
-                host.begin_again([one.aside() for one in aside])
-            for life in self._hooks.life:
-                life(self._membership.number)
-            log.info("lease_regained", number=self._membership.number, resumed=len(aside))
-            await host.resume([one.aside() for one in aside])
+            async with self.changing:
+                await self._stop(host)  # what was taken over just now
+                aside = host.left_aside()
+                if await self._wait(Standing.MEMBER, Standing.FENCED) is Standing.FENCED:
+                    aside = await self._begin_again(host, aside)
+                    host.begin_again([one.aside() for one in aside])
+                for life in self._hooks.life:
+                    life(self._membership.number)
+                log.info("lease_regained", number=self._membership.number, resumed=len(aside))
+                await host.resume([one.aside() for one in aside])
             self.member = True
 
     async def _wait(self, *wanted: Standing) -> Standing:
@@ -115,8 +121,6 @@ class Life:
 
     async def _stop(self, host: ClusterHost) -> None:
         """Stop all that runs, and tell its readers; returns when it has stopped."""
-        for stopped in self._hooks.stopped:
-            stopped()
         error = self.error()
         running = [*host.registry]
         for generation in running:
