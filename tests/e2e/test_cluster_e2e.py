@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,15 @@ _PROMPTS = ("tell me a story", "name three rivers", "count the stars")
 def cluster_of(server: RunningServer) -> dict[str, Any]:
     """What a server says of its cluster."""
     url = f"http://{server.address}/v1/status"
-    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-        found = json.loads(answer.read())["cluster"]
-        assert isinstance(found, dict)
-        return found
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+                found = json.loads(answer.read())["cluster"]
+                assert isinstance(found, dict)
+                return found
+        except urllib.error.HTTPError as error:  # its lease was lost in this moment
+            assert error.code == 503
+            time.sleep(0.05)
 
 
 def attached(port: int, begun: Accepted, seen: list[str]) -> tuple[list[str], Any]:

@@ -129,7 +129,8 @@ class Life:
                 generation.suspend()
             elif not generation.accepted or not generation.level.journalled:
                 generation.hand_back(error)
-        host.listener.hand_back(error)
+        if running:
+            host.listener.hand_back(error)
         # Polled, since it is rare; what commits its result just now may have to wait for it.
         while any(one in running for one in host.registry):  # noqa: ASYNC110
             await trio.sleep(_SETTLING)
