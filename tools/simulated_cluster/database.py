@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from llcuda_net.cluster.leases import Member
+from llcuda_net.cluster.owners.handing import NAME as HANDED
 from llcuda_net.cluster.standing import LEASE
 from llcuda_net.storage.replica.bodies import joined
 from llcuda_net.storage.replica.interface import Accept, Adopted
@@ -258,6 +259,20 @@ class Database:
         """See cluster.leases."""
         known = {id_ for _, id_ in self.adoptions} | self.generations.keys() | self.results.keys()
         return {*ids} - known
+
+    def hand_over(self, me: int, to: int, ids: Sequence[str], data: bytes) -> bool:
+        """See cluster.owners.handing."""
+        mine = [id_ for id_ in ids if id_ in self.owned(me)]
+        if not mine:
+            return True
+        if me == to or self._is_fenced(me) or self._is_fenced(to):
+            return False
+        number = len(self.servers) + 1
+        self.servers[number] = Server(HANDED, "", self.now(), fenced=True, adopter=to)
+        self.batches[number] = {1: data}
+        for id_ in mine:
+            self.generations[id_].server = number
+        return True
 
     # -- what other modules do ----------------------------------------------------------------
 

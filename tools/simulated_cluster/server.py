@@ -20,12 +20,14 @@ from typing import Any
 from llcuda_net.cluster import leases, mirror, recovery
 from llcuda_net.cluster.membership import Membership
 from llcuda_net.cluster.mirror import Mirror
+from llcuda_net.cluster.owners import handing
 from llcuda_net.cluster.standing import Standing
 from llcuda_net.cluster.trimming import Trimming
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.segments import restated
 from llcuda_net.storage.records import Appended, Level, Opened, encode
+from llcuda_net.storage.replica.bodies import joined
 from llcuda_net.storage.replica.interface import Accept, Adopted
 from tools.simulated_cluster.database import Database
 from tools.simulated_cluster.network import Network, Session
@@ -33,6 +35,8 @@ from tools.simulated_cluster.scheduler import Flag, Machine, Queue, Scheduler
 
 #: Seconds between two looks at the clock, as in server/cluster/life.py; and between two tokens.
 _LOOK, _TOKEN = 0.25, 0.05
+#: How often at such a look a generation is handed over to another server.
+_HANDS = 0.1
 #: Bytes of journal that are kept, and that are written again at a time.
 _SMALL = 3000, 800
 #: Seconds from one attempt at the database to the next.
@@ -241,6 +245,8 @@ class Server:
         session = self._session()
         while True:
             self._scheduler.sleep(_LOOK * (1 + self._rng.random()))
+            if self._rng.random() < _HANDS:
+                self._hand_over(session)
             for other in self.membership.due:
                 if not self.membership.may_take_over():
                     break
@@ -257,6 +263,65 @@ class Server:
         if found.generations and self.mirror.number == me:
             self._adopt(other, found.generations)
         session.change(what, partial(leases.adopted, me=me, other=other))
+
+    def _hand_over(self, session: Session) -> None:
+        """Give a generation to another server, as where that has its upstream."""
+        me, mirror = self.membership.number, self.mirror
+        others = [one.number for one in self.membership.members if one.number != me]
+        found = [one for one in self.running.values() if one.accepted and not one.ending]
+        if not (others and found and self.accepts):
+            return
+        one, to = self._rng.choice(found), self._rng.choice(others)
+        one.ending = True  # it is set aside
+        try:
+            self._until(mirror.position)
+            change = partial(
+                handing.hand_over, me=me, to=to, ids=[one.id], data=joined(self._records(one))
+            )
+            while True:
+                try:
+                    gone = session.change("generations cannot be handed over", change)
+                except StorageError:
+                    if self.running.get(one.id) is not one:
+                        return
+                    self._scheduler.sleep(_RETRY)
+                else:
+                    break
+        except StorageError:
+            return
+        if gone and self.running.get(one.id) is one:
+            del self.running[one.id]
+            mirror.forget(one.slot, one.id, stored=True)
+            mirror.send()
+        one.ending = False
+
+    def _until(self, position: int) -> None:
+        """Wait for a commit, as Replica.until."""
+        flag, failed = Flag(self._scheduler), []
+
+        def then(error: StorageError | None) -> None:
+            failed.append(error)
+            flag.set()
+
+        self._when(position, then)
+        flag.wait()
+        if failed[0] is not None:
+            raise StorageError(failed[0].message, failed[0].code)
+
+    def _records(self, one: Running) -> list[bytes]:
+        found = [encode(self._opened(one))]
+        ids = [None] * len(one.pieces)
+        return [*found, encode(Appended(one.slot, 0, [*one.pieces], [*ids]))]
+
+    def _opened(self, one: Running) -> Opened:
+        return Opened(
+            slot=one.slot,
+            generation=one.id,
+            request={"tokens": one.wanted},
+            level=one.level,
+            key=one.key,
+            owner=one.owner,
+        )
 
     def _adopt(self, other: int, generations: Sequence[OpenGeneration]) -> None:
         slots = {one.id: next(self._slots) for one in generations}
@@ -307,16 +372,8 @@ class Server:
         if not self.accepts or not self.membership.may_begin() or self.mirror.failed:
             return False
         one = Running(id_, owner, key, tokens, next(self._slots), level)
-        opened = Opened(
-            slot=one.slot,
-            generation=id_,
-            request={"tokens": tokens},
-            level=level,
-            key=key,
-            owner=owner,
-        )
         self.running[id_] = one
-        self.mirror.add(one.slot, encode(opened), True)
+        self.mirror.add(one.slot, encode(self._opened(one)), True)
         self.mirror.accept(one, Accept(id_, owner, key), True)
         self.mirror.send()
 

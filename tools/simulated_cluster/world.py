@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 from llcuda_net.cluster import leases, membership, mirror, recovery
+from llcuda_net.cluster.owners import handing
 from llcuda_net.storage.records import Level
 from tools.simulated_cluster.database import STATEMENTS, Database
 from tools.simulated_cluster.network import Network
@@ -338,6 +339,8 @@ def _patched(scheduler: Scheduler, say: Any, broken: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in STATEMENTS:
             stack.enter_context(mock.patch.object(leases, name, statement(name)))
+        hand_over = statement("hand_over")
+        stack.enter_context(mock.patch.object(handing, "hand_over", hand_over))
         if broken == "reads-before-fence":
             stack.enter_context(mock.patch.object(Database, "_fence", _unfenced))
         stack.enter_context(mock.patch.object(mirror, "time", clock_of(scheduler)))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from llcuda_net.cluster import leases
+from llcuda_net.cluster.owners import handing
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.migrations import migrate
 from llcuda_net.storage.records import Forgotten, encode
@@ -65,6 +66,8 @@ class _Draw:
         if name == "adopt":
             found = [Adopted(id_, [self.data()], 1) for id_ in dict.fromkeys(self.ids())]
             return me, self.server(), rng.randint(9, 16), found
+        if name == "hand_over":
+            return me, self.server(), list(dict.fromkeys(self.ids())), joined([self.data()])
         if name == "orphaned":
             return (list(dict.fromkeys(self.ids(8))),)
         return () if name == "members" else (me,)
@@ -88,6 +91,7 @@ def test_the_model_answers_as_postgresql_does(postgres: Postgres, seed: int) -> 
     rng = random.Random(seed)
     draw, model = _Draw(rng), Database(lambda: 0.0)
     names = [name for name in STATEMENTS if name not in _NOT_DRAWN]
+    names.append("hand_over")
     told = []
     with closing(Session(postgres.new_database(), write=True)) as session:
         migrate(session)
@@ -100,7 +104,7 @@ def test_the_model_answers_as_postgresql_does(postgres: Postgres, seed: int) -> 
                 weights = [1 if "fence" in name or name == "leave" else 3 for name in names]
                 name = rng.choices(names, weights)[0]
                 values = draw.arguments(name)
-            statement = getattr(leases, name)
+            statement = getattr(handing if name == "hand_over" else leases, name)
             real = session.change("test", partial(_call, statement, values))
             modelled = getattr(model, name)(*values)
             told.append(f"{name}{values}: {real} and {modelled}")
