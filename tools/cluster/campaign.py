@@ -162,13 +162,12 @@ class _Campaign(campaign.Campaign[Outcome]):
                 plan.timing,
                 [kind for kind in plan.kinds if plan.clustered or kind not in OF_SEVERAL],
             )
-            self.outcome.told = faults.told
+            self.outcome.told, self.outcome.faults = faults.told, faults.counts
 
             async def scenario(inner: trio.Nursery) -> None:
                 await self._trouble(faults, members, database, upstreams)
 
             await self.with_clients(clients, plan.clients, scenario, "the last fault", PATIENCE)
-            self.outcome.faults = dict(faults.counts)
             self.outcome.excused = clients.excused
             if not self.ledger.violations:
                 await self._finish(members, database, upstreams, clients)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import trio
 
-from tools.campaign.server import Server, ServerError
+from tools.campaign.server import PATIENCE, Server, ServerError
 from tools.cluster.links import Gate
 
+#: Seconds from one attempt to start a server to the next.
+_AGAIN = 1.0
 #: Lines of a log that say of a bug, or of damage, which no fault of the campaign may cause.
 _BAD = ("Traceback", "_crashed", "journal_damaged")
 
@@ -30,6 +32,7 @@ class Member:
 
     Attributes:
         trouble: what is wrong with it on purpose; "" for nothing.
+        failed_starts: how often a server had to be started again.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Member:
     ) -> None:
         self.name = name
         self.trouble = ""
+        self.failed_starts = 0
         self.front = front
         self.side = side
         self._folder = folder
@@ -86,8 +90,19 @@ class Member:
             ServerError: it does not start.
         """
         assert self._server is not None
-        await self._server.start()
-        await self._server.ready()
+        until = trio.current_time() + PATIENCE
+        while True:
+            await self._server.start()
+            try:
+                await self._server.ready()
+            except ServerError:  # the database may be away: whoever supervises it starts it again
+                if trio.current_time() > until:
+                    raise
+                self.failed_starts += 1
+                await self._server.end()
+                await trio.sleep(_AGAIN)
+            else:
+                return
 
     async def kill(self, *, for_good: bool) -> None:
         """kill -9; `for_good`: its disk is gone, too.
