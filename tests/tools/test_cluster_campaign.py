@@ -7,6 +7,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import trio
 
 from llcuda_net.client.events import Piece, Result
 from llcuda_net.storage.records import TokenLog
-from tests.support.campaigns import result
+from tests.support.campaigns import conducted, long_enough, result
 from tools import cluster_campaign
 from tools.campaign.jobs import Job
 from tools.campaign.ledger import Ledger, Reading, differs
@@ -30,6 +31,52 @@ from tools.cluster.faults import CLIENTS, DATABASE, Faults, Timing
 from tools.cluster.links import Gate, Link, Network, State
 from tools.cluster.member import Member
 from tools.cluster.who import holder
+
+# -- whole campaigns ----------------------------------------------------------------------------
+
+SHORT = ("--servers", "2", "--upstreams", "2", "--clients", "6", "--rate", "60", "--seed", "4")
+
+
+def test_some_seconds_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans = cluster_campaign.plans
+
+    def brief(*arguments: Any) -> list[Plan]:
+        timing = Timing(1.0, (1.0, 2.0), most=1)
+        return [replace(plan, timing=timing, longest=60) for plan in plans(*arguments)]
+
+    monkeypatch.setattr(cluster_campaign, "plans", brief)
+    only = (*SHORT, "--only", "kill,part-servers", "--no-controls", "--no-fairness")
+
+    def run(minutes: str) -> tuple[int, Any]:
+        file = tmp_path / "json"
+        return conducted(cluster_campaign.main, file, *only, "--minutes", minutes)
+
+    def enough(document: Any) -> bool:
+        (found,) = document["campaigns"]
+        return bool(found["faults"].get("kill") and found["counts"].get("found in the store"))
+
+    code, document = long_enough(("0.08", "0.3", "1"), run, enough)
+    assert code == 0, capsys.readouterr().out
+    (found,) = document["campaigns"]
+    counts = found["counts"]
+    assert found["violations"] == []
+    assert found["faults"]["kill"] > 0
+    assert counts["stored"] >= counts["unaltered at the end"] > 0
+    assert all(counts[name] > 0 for name in ("http jobs", "response jobs", "pieces"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_a_broken_cluster_is_found_out(mode: str, tmp_path: Path) -> None:
+    options = ("--servers", "3", "--upstreams", "3", "--clients", "16", "--seed", "7")
+    file = tmp_path / "json"
+    code, document = conducted(cluster_campaign.main, file, *options, "--break", mode)
+    assert code == 1
+    (control,) = document["campaigns"]
+    assert control["violations"]
+
 
 # -- gates --------------------------------------------------------------------------------------
 
