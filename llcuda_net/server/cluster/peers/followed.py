@@ -296,6 +296,7 @@ class Followed(Generation):
         self.adopt(result)
         self.owner, self.model, self.wanted = known.owner, known.model, known.wanted
         self.key, self.previous, self.transient = known.key or key, known.previous, known.transient
+        self.request_hash, self.priority = known.request_hash, known.priority
         self.cached_from, self.accepted = result.cached_from, True
         self.prompt = prompt
         self.place = NOT_QUEUED
