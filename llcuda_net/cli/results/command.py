@@ -301,7 +301,7 @@ def open_store(arguments: argparse.Namespace, *, write: bool = False) -> Store:
 
     logs.configure("warning")  # to stderr: what a store logs is no part of the output
     folder = data_directory(arguments)
-    named = arguments.store or os.environ.get("LLCUDA_STORE") or "sqlite"
+    named = named_store(arguments)
     try:
         if named.startswith(SCHEMES):
             return open_postgres(named, write)
@@ -320,6 +320,11 @@ def open_store(arguments: argparse.Namespace, *, write: bool = False) -> Store:
         fail(error.message, Exit.USAGE)
     except OSError as error:
         fail(f"cannot open the data directory {folder}: {error.strerror or error}")
+
+
+def named_store(arguments: argparse.Namespace) -> str:
+    """The store as it is named: the URL of a database, or another word."""
+    return arguments.store or os.environ.get("LLCUDA_STORE") or "sqlite"
 
 
 def data_directory(arguments: argparse.Namespace) -> Path:

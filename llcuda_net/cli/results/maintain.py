@@ -12,13 +12,16 @@ from itertools import chain
 from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.json_documents import line
 from llcuda_net.cli.progress import Progress
-from llcuda_net.cli.results.command import data_directory, open_store
+from llcuda_net.cli.results.command import data_directory, named_store, open_store
 from llcuda_net.cli.results.find import NAMED, whole_id
 from llcuda_net.cli.tables import fields, table
 from llcuda_net.cli.units import bytes_text, counted, iso, local
+from llcuda_net.config.values import is_database
 from llcuda_net.storage import damage
+from llcuda_net.storage.objects.verify import parts
 from llcuda_net.storage.objects.verify import problems as problems_of_objects
 from llcuda_net.storage.results.interface import Problem, Retention, Stats, Store
+from llcuda_net.storage.transfer.sides import postgres_side
 from llcuda_net.util.terminal import echo, one_line
 
 #: Days that the table of figures shows; --json gives all.
@@ -29,7 +32,7 @@ def verify_results(arguments: argparse.Namespace, store: Store) -> int:
     """Run `llcuda results verify`."""
     problems = []
     with Progress("verified") as progress:
-        objects = problems_of_objects(data_directory(arguments))
+        objects = _of_objects(arguments)
         for problem in chain(_noted(arguments), store.verify(), objects):
             progress.add()
             if problem is not None:
@@ -50,6 +53,16 @@ def verify_results(arguments: argparse.Namespace, store: Store) -> int:
     else:
         echo(f"{counted(progress.count, 'content')}, all as they were stored")
     return Exit.REFUSED if problems else Exit.OK
+
+
+def _of_objects(arguments: argparse.Namespace) -> Iterator[Problem | None]:
+    """What is damaged of that which clients keep beside results."""
+    store = named_store(arguments)
+    if is_database(store):
+        with postgres_side(store) as side:
+            yield from parts(side.rows, "the database")
+    else:
+        yield from problems_of_objects(data_directory(arguments))
 
 
 def _noted(arguments: argparse.Namespace) -> list[Problem]:

@@ -1,13 +1,17 @@
-"""Whether objects.db is as it was written: its pages, its indices, and every part of every file."""
+"""Whether what clients keep is as it was written: every part of every file, every outcome.
+
+Of objects.db its pages and its indices, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.objects.database import NAME
+from llcuda_net.storage.objects.database import NAME, SqliteDatabase
 from llcuda_net.storage.objects.files import hash_of
 from llcuda_net.storage.objects.migrations import OBJECTS
 from llcuda_net.storage.results import migrations
@@ -26,6 +30,8 @@ _OUTCOMES = (
     " FROM outcomes LEFT JOIN batches ON batches.seq = outcomes.batch WHERE outcomes.id > ?"
     " ORDER BY outcomes.id LIMIT 1"
 )
+#: The rows of a statement.
+Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 
 
 def problems(directory: Path) -> Iterator[Problem | None]:
@@ -45,17 +51,29 @@ def problems(directory: Path) -> Iterator[Problem | None]:
             for (text,) in rows(db, f"PRAGMA integrity_check({_MOST})"):
                 if text != "ok":
                     yield Problem("", f"{NAME}: {' '.join(str(text).split())}")
-            for sql, what in (
-                (_CHUNKS, "part {} of {}"),
-                (_OUTCOMES, "what came of line {} of {}"),
-            ):
-                last = 0
-                while found := rows(db, sql, (last,)):
-                    ((last, owner, number, hash_, data),) = found
-                    sound = hash_of(data) == hash_
-                    told = what.format(number, owner)
-                    yield None if sound else Problem("", f"{NAME}: {told} is damaged")
+            yield from parts(SqliteDatabase(db).rows, NAME)
     except StorageError as error:
         if error.code != StorageError.DAMAGED:
             raise
         yield Problem("", error.message)
+
+
+def parts(rows_of: Rows, where: str) -> Iterator[Problem | None]:
+    """What is damaged of the parts of files, and of the outcomes of batches; None for each sound.
+
+    Args:
+        where: how messages begin.
+
+    Raises:
+        StorageError: they cannot be read.
+    """
+    for sql, what in (
+        (_CHUNKS, "part {} of {}"),
+        (_OUTCOMES, "what came of line {} of {}"),
+    ):
+        last = 0
+        while found := rows_of(sql, (last,)):
+            ((last, owner, number, hash_, data),) = found
+            told = what.format(number, owner)
+            sound = hash_of(data) == hash_
+            yield None if sound else Problem("", f"{where}: {told} is damaged")

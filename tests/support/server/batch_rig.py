@@ -6,6 +6,7 @@ Nothing here runs in a thread, so the clock may be virtual.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.server.tcp.room import Incoming
 from llcuda_net.storage.objects import batches, files
 from llcuda_net.storage.objects.batches import Batch, Details
+from llcuda_net.storage.objects.database import SqliteDatabase
 from llcuda_net.storage.objects.interface import Database
 from llcuda_net.storage.results.connection import transaction
 from tests.support.storage.objects import in_memory
@@ -66,6 +68,50 @@ class MemoryObjects:
 
     def wake(self) -> None:
         """Something could be removed."""
+
+
+class _MemberDatabase(SqliteDatabase):
+    """Of one of several servers; transactions come one after the other all the same."""
+
+    shared = True
+
+    def __init__(self, objects: MemoryObjects, fenced: set[int], life: int | None) -> None:
+        super().__init__(objects.db.connection)
+        self.fenced = fenced
+        self.life = life
+
+    def gone(self, column: str) -> str:
+        return f"{column} IN ({', '.join(map(str, self.fenced)) or 'NULL'})"
+
+
+class MemberObjects(MemoryObjects):
+    """What a server of a cluster has of objects that others have, too.
+
+    Args:
+        fenced: the lives that are over.
+    """
+
+    shared = True
+
+    def __init__(self, objects: MemoryObjects, fenced: set[int], life: int) -> None:
+        self.db = _MemberDatabase(objects, fenced, life)
+        self.refusals = []
+        self.changed = trio.Event()
+        self._member = trio.Event()
+
+    @property
+    def life(self) -> int | None:  # type: ignore[override]
+        return self.db.life
+
+    def set_life(self, life: int | None) -> None:
+        """As KeptObjects; its runner looks by itself."""
+        self.db.life = life
+        self._member.set()
+        self._member = trio.Event()
+
+    async def member(self) -> None:
+        while self.life is None:
+            await self._member.wait()
 
 
 class Upstream:
@@ -209,7 +255,8 @@ class BatchRig:
         """Wait until it is over."""
         with trio.fail_after(1e7):
             while self.get(batch).open:
-                await self.objects.changed.wait()
+                with trio.move_on_after(1 if self.objects.shared else math.inf):
+                    await self.objects.changed.wait()
         return self.get(batch)
 
     def contents(self, id_: str | None) -> list[dict[str, Any]]:

@@ -11,18 +11,24 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.objects import batches, files
 from llcuda_net.storage.objects.database import NAME, SqliteDatabase
 from llcuda_net.storage.objects.files import CHUNK
+from llcuda_net.storage.objects.interface import Database
 from llcuda_net.storage.objects.migrations import OBJECTS
-from llcuda_net.storage.objects.verify import problems
+from llcuda_net.storage.objects.verify import parts, problems
 from llcuda_net.storage.results.connection import connect
 from llcuda_net.storage.results.migrations import migrate
 from tests.support.storage.damage import damaged_file
 
 
 def filled(folder: Path) -> apsw.Connection:
-    """A file of three chunks, and a batch with two outcomes."""
+    """objects.db with something in it."""
     connection = connect(folder / NAME, create=True)
     migrate(connection, OBJECTS)
-    db = SqliteDatabase(connection)
+    fill(SqliteDatabase(connection))
+    return connection
+
+
+def fill(db: Database) -> None:
+    """A file of three chunks, and a batch with two outcomes."""
     seq = files.begin(db, "file-1", "ann", 1)
     files.append(db, seq, 0, [b"a" * CHUNK, b"b" * CHUNK, b"c"])
     file = files.finish(db, seq, purpose="batch", name="x", expires=None)
@@ -31,7 +37,6 @@ def filled(folder: Path) -> apsw.Connection:
         db, "batch_1", file, owner="ann", endpoint="", details=details, created=1, expires=2
     )
     batches.record(db, batch.seq, [batches.Outcome(n, False, b"{}") for n in range(2)])
-    return connection
 
 
 def test_what_is_sound_is_counted(tmp_path: Path) -> None:
@@ -49,6 +54,17 @@ def test_each_damaged_part_is_named(tmp_path: Path) -> None:
     assert found == [
         "objects.db: part 1 of file-1 is damaged",
         "objects.db: what came of line 1 of batch_1 is damaged",
+    ]
+
+
+def test_damage_in_either_database_is_named(db: Database) -> None:
+    fill(db)
+    assert [*parts(db.rows, "here")] == [None] * 5
+    db.run("UPDATE chunks SET data = ? WHERE number = 2", (b"",))
+    db.run("UPDATE outcomes SET data = ? WHERE number = 1", (b"",))
+    assert [one.message for one in parts(db.rows, "here") if one is not None] == [
+        "here: part 2 of file-1 is damaged",
+        "here: what came of line 2 of batch_1 is damaged",
     ]
 
 

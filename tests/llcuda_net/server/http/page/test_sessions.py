@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, TypeVar, cast
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.config.token_file import Users
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, StorageUnavailable
 from llcuda_net.server.http.page import sessions as module
 from llcuda_net.server.http.page.cookies import LIFE
 from llcuda_net.server.http.page.sessions import RENEWED, Sessions, SignedIn
 from llcuda_net.server.objects import KeptObjects
 from llcuda_net.storage.objects.database import Objects
+from llcuda_net.storage.objects.interface import Database
 from llcuda_net.storage.objects.sessions import every
 from tests.support.server.batch_rig import MemoryObjects
 
+_T = TypeVar("_T")
 ANN, BOB = "token-of-ann-12345", "token-of-bob-12345"
 TOKENS = f"{ANN} name=ann role=admin\n{BOB} name=bob\n"
 
@@ -266,3 +268,84 @@ async def test_requests_wait_until_it_is_known_which_there_are(
         assert not done.is_set()
         await sessions.load()
         await done.wait()
+
+
+# -- several servers ------------------------------------------------------------------------------
+
+
+class Shared(MemoryObjects):
+    """Kept for several servers.
+
+    Attributes:
+        reads: how often it was asked.
+    """
+
+    shared = True
+    reads = 0
+
+    async def read(self, question: Callable[[Database], _T]) -> _T:
+        self.reads += 1
+        return await super().read(question)
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[tuple[Sessions, Sessions, Shared]]:
+    """Two servers with one set of sessions; the second runs."""
+    kept, clock = Shared(), Clock()
+    one, two = (Sessions(cast(KeptObjects, kept), Users.parse(TOKENS), clock) for _ in range(2))
+    async with trio.open_nursery() as nursery:
+        await one.load()
+        nursery.start_soon(two.run)
+        await two.ready()
+        yield one, two, kept
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_began_at_another_server_is_known() -> None:
+    async with pair() as (one, two, kept):
+        begun_there = await begun(one)
+        assert two.find([begun_there.id]) is None
+        await two.ready([begun_there.id, "x" * 43])
+        found = two.find([begun_there.id])
+        assert found is not None
+        assert (found.user.name, found.session) == ("ann", begun_there.session)
+        before = kept.reads
+        await two.ready([begun_there.id])
+        assert kept.reads == before
+
+
+async def test_one_that_ended_at_another_server_ends_here_when_that_is_heard() -> None:
+    async with pair() as (one, two, _):
+        first, second = await begun(one), await begun(one)
+        await two.ready([first.id, second.id])
+        ended: list[int] = []
+        two.on_ended = lambda: ended.append(1)
+        await one.end("ann", [first.session.hash])
+        two.changed([first.session.hash, b"of no session"])
+        await wait_all_tasks_blocked()
+        assert two.find([first.id]) is None
+        assert two.find([second.id]) is not None
+        assert ended == [1]
+        await two.ready([first.id])
+        assert two.find([first.id]) is None
+        await one.end("ann")
+        two.changed(None)  # it is not known what
+        await wait_all_tasks_blocked()
+        assert two.find([second.id]) is None
+
+
+async def test_a_store_that_does_not_answer_knows_nobody_and_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with pair() as (one, two, kept):
+        made = await begun(one)
+
+        async def refuse(question: object) -> NoReturn:
+            raise StorageUnavailable("no", retry=True)
+
+        monkeypatch.setattr(kept, "read", refuse)
+        await two.ready([made.id])
+        assert two.find([made.id]) is None
+        monkeypatch.undo()
+        await two.ready([made.id])
+        assert two.find([made.id]) is not None
