@@ -64,20 +64,21 @@ class Relay:
         self._listener.close()
 
     def _pass_on(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError):
-            with socket.create_connection(self._upstream) as server:
-                state: list[Asked] = []
-                back = threading.Thread(
-                    target=self._answer, args=(server, client, state), daemon=True
-                )
-                back.start()
-                try:
-                    self._ask(client, server, state)
-                finally:
-                    self._end(state)
-                    with contextlib.suppress(OSError):
-                        server.shutdown(socket.SHUT_RDWR)
-                    back.join()
+        with (
+            client,
+            contextlib.suppress(OSError),
+            socket.create_connection(self._upstream) as server,
+        ):
+            state: list[Asked] = []
+            back = threading.Thread(target=self._answer, args=(server, client, state), daemon=True)
+            back.start()
+            try:
+                self._ask(client, server, state)
+            finally:
+                self._end(state)
+                with contextlib.suppress(OSError):
+                    server.shutdown(socket.SHUT_RDWR)
+                back.join()
 
     def _ask(self, client: socket.socket, server: socket.socket, state: list[Asked]) -> None:
         seen = b""
