@@ -99,7 +99,7 @@ def acknowledge_before_commit() -> None:
         late.join()  # the row is there only then
         return release(db, me, ids)
 
-    Mirror._commit = commit  # type: ignore[method-assign]
+    Mirror._commit = commit  # type: ignore[method-assign, assignment]
     leases.release = released
     threading.Thread(target=writer, daemon=True).start()
 

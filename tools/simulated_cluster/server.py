@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from llcuda_net.cluster import leases, mirror, recovery
+from llcuda_net.cluster import committer, leases, recovery
 from llcuda_net.cluster.membership import Membership
 from llcuda_net.cluster.mirror import Mirror
 from llcuda_net.cluster.owners import handing
@@ -430,7 +430,7 @@ class Server:
 
         def put(db: Any) -> None:
             if not leases.release(db, me, [one.id]):
-                raise mirror.fenced()
+                raise committer.fenced()
             db.put(one.id, tuple(one.pieces))
 
         while self.running.get(one.id) is one:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from llcuda_net.cluster import leases, membership, mirror, recovery
+from llcuda_net.cluster import committer, leases, membership, recovery
 from llcuda_net.cluster.owners import handing
 from llcuda_net.storage.records import Level
 from tools.simulated_cluster.database import STATEMENTS, Database
@@ -343,9 +343,9 @@ def _patched(scheduler: Scheduler, say: Any, broken: str) -> Iterator[None]:
         stack.enter_context(mock.patch.object(handing, "hand_over", hand_over))
         if broken == "reads-before-fence":
             stack.enter_context(mock.patch.object(Database, "_fence", _unfenced))
-        stack.enter_context(mock.patch.object(mirror, "time", clock_of(scheduler)))
+        stack.enter_context(mock.patch.object(committer, "time", clock_of(scheduler)))
         stack.enter_context(mock.patch.object(membership, "migrate"))
-        for module in (mirror, membership, recovery):
+        for module in (committer, membership, recovery):
             stack.enter_context(mock.patch.object(module, "log", log))
         yield
 

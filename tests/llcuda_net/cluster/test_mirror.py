@@ -17,8 +17,7 @@ import pytest
 import trio
 import trio.testing
 
-from llcuda_net.cluster import leases, portions, recovery
-from llcuda_net.cluster import mirror as mirror_module
+from llcuda_net.cluster import committer, leases, portions, recovery
 from llcuda_net.cluster.mirror import Mirror
 from llcuda_net.cluster.trimming import Trimming
 from llcuda_net.config.settings import Settings
@@ -395,7 +394,7 @@ async def test_a_restart_forgets_what_others_have_or_had(
 async def test_batches_that_nobody_needs_are_deleted(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror_module, "_TRIM", 0.0)
+    monkeypatch.setattr(committer, "_TRIM", 0.0)
     one = database.join()
     async with database.serving(tmp_path, one) as storage:
         mirror = storage.replica
