@@ -64,20 +64,16 @@ class Relay:
         self._listener.close()
 
     def _pass_on(self, client: socket.socket) -> None:
-        with (
-            client,
-            contextlib.suppress(OSError),
-            socket.create_connection(self._upstream) as server,
-        ):
-            state: list[Asked] = []
-            back = threading.Thread(target=self._answer, args=(server, client, state), daemon=True)
+        state: list[Asked] = []
+        with contextlib.suppress(OSError), client, socket.create_connection(self._upstream) as to:
+            back = threading.Thread(target=self._answer, args=(to, client, state), daemon=True)
             back.start()
             try:
-                self._ask(client, server, state)
+                self._ask(client, to, state)
             finally:
                 self._end(state)
                 with contextlib.suppress(OSError):
-                    server.shutdown(socket.SHUT_RDWR)
+                    to.shutdown(socket.SHUT_RDWR)
                 back.join()
 
     def _ask(self, client: socket.socket, server: socket.socket, state: list[Asked]) -> None:
