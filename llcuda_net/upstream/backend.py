@@ -174,8 +174,8 @@ class Backend:
 
     @property
     def in_use(self) -> bool:
-        """Whether any of its slots work for this server, or are not seen to be free again."""
-        return bool(self.leases or self.busy or self.releasing)
+        """Whether any of its slots work for this server; not those that were broken off."""
+        return bool(self.leases or self.busy)
 
     @property
     def absent(self) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llcuda_protocol import Attach, Done
+from llcuda_protocol import Attach, Done, Error
 from tests.support.cluster.relay import Relay, overlaps, relay
 from tests.support.processes import PATIENCE, RunningServer, running_server, wait_until
 from tests.support.raw_client import CREDIT, ask, connected
@@ -145,5 +145,38 @@ def test_a_killed_servers_upstreams_and_streams_are_taken_over(
             rest, done = client.until(Done)
             assert isinstance(done, Done)
         assert "".join(seen + rest) == generation(PROMPT, 200, place)
+        for each in relays:
+            assert not overlaps(each.asked)
+
+
+def test_what_waits_in_vain_goes_to_a_server_that_reaches_its_upstream(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    with (
+        upstreams(held=50) as (relays, behind),
+        server(url, tmp_path, "b", relays) as b,
+        server(url, tmp_path, "a", relays) as a,
+    ):
+        wait_until(lambda: len(owned(a)) == 1 and len(owned(b)) == 2, "their parts")
+        (mine,) = owned(a)
+        place = [one.url for one in relays].index(mine)
+        with connected(a.port) as client:
+            client.send(replace(ask(PROMPT, n_predict=200), model=f"m{place}"))
+            begun, seen = client.begun(20)
+            for one in behind:
+                release(one)
+            relays[place].cut_off("a")
+            more, lost = client.until(Error | Done)
+            assert isinstance(lost, Error)
+            assert (lost.code, lost.retry) == ("lease_lost", True)
+            seen += more
+            # It is read at the same server, which follows it now.
+            client.send(Attach(2, begun.id, CREDIT, first=len(seen), epoch=begun.epoch))
+            rest, done = client.until(Error | Done)
+            assert isinstance(done, Done)
+        assert "".join(seen + rest) == generation(PROMPT, 200, place)
+        assert http(a, "/v1/status")[1]["cluster"]["handed_over"] == 1
+        assert owned(b) == {one.url for one in relays}
         for each in relays:
             assert not overlaps(each.asked)

@@ -45,6 +45,8 @@ class Relay:
         self._lock = threading.Lock()
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.asked: list[Asked] = []
+        self._cut_off: set[str] = set()
+        self._open: dict[socket.socket, str] = {}
 
     def __repr__(self) -> str:
         return f"<Relay {self.url}: {self.asked}>"
@@ -57,6 +59,23 @@ class Relay:
             except OSError:
                 return
             threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
+
+    def cut_off(self, by: str) -> None:
+        """Pass nothing on any more of the server with this key."""
+        with self._lock:
+            self._cut_off.add(by)
+            mine = [one for one, key in self._open.items() if key == by]
+        for one in mine:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _may_pass(self, client: socket.socket, data: bytes) -> bool:
+        """Note whose connection it is; whether that one is not cut off."""
+        if (key := _KEY.search(data)) is None:
+            return True
+        with self._lock:
+            self._open[client] = key[1].decode()
+            return self._open[client] not in self._cut_off
 
     def close(self) -> None:
         """Accept no more."""
@@ -72,6 +91,8 @@ class Relay:
                 self._ask(client, to, state)
             finally:
                 self._end(state)
+                with self._lock:
+                    self._open.pop(client, None)
                 with contextlib.suppress(OSError):
                     to.shutdown(socket.SHUT_RDWR)
                 back.join()
@@ -79,6 +100,8 @@ class Relay:
     def _ask(self, client: socket.socket, server: socket.socket, state: list[Asked]) -> None:
         seen = b""
         while data := client.recv(65_536):
+            if not self._may_pass(client, data):
+                return
             seen += data
             while (head := _HEAD.search(seen)) is not None:
                 key = _KEY.search(head[2])
