@@ -11,7 +11,8 @@ the next one may have it:
 - the generation came to an end, but not to its work: it is tried again;
 - its server is fenced, and it is nowhere: it was never accepted, or kept in memory only. All that
   the server had committed was committed before the fence, so a statement that sees the fence sees
-  that, too: nothing can appear later.
+  that, too: nothing can appear later;
+- it is nowhere, and the server that took the key says itself that it does not have it.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from llcuda_net.storage.postgres.connection import Connection
 
 #: Where a row is void; `gone` are generations of the own server that it does not have any more.
 _VOID = (
-    "(k.server = %(me)s AND k.generation = ANY(%(gone)s))"
-    " OR EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation AND r.state <> 'done')"
-    " OR NOT (EXISTS (SELECT 1 FROM servers s WHERE s.number = k.server AND NOT s.fenced)"
-    " OR EXISTS (SELECT 1 FROM generations g WHERE g.id = k.generation)"
-    " OR EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation))"
+    "EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation AND r.state <> 'done')"
+    " OR (NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = k.generation)"
+    " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation)"
+    " AND ((k.server = %(me)s AND k.generation = ANY(%(gone)s)) OR NOT EXISTS"
+    " (SELECT 1 FROM servers s WHERE s.number = k.server AND NOT s.fenced)))"
 )
 _GIVEN = (
     "unnest(%(owners)s::text[], %(keys)s::bytea[], %(generations)s::text[], %(hashes)s::bytea[])"
@@ -95,7 +96,8 @@ def claim(
 
     Args:
         keys: of one key the last one counts.
-        gone: generations of this server that have ended, or are about to, without their work done.
+        gone: generations that this server took keys for and does not have: where no other one has
+            them either, their keys are free.
 
     Returns:
         Of those whose key another generation has: which. None: this server is fenced.

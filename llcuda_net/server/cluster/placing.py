@@ -188,7 +188,7 @@ class Placing:
             held = await self._cluster.ask(_WHAT, partial(keys.find, owner=owner, key=key))
             if held is not None and held.done:
                 return self._done(asked, held)
-            if held is not None and not held.over and held.server != self._cluster.number:
+            if held is not None and not held.over and not self._is_here(held, owner):
                 found = await self._cluster.find(held.generation, owner)
                 if found is not None and _answers(found):
                     asked.check(held.request_hash)
@@ -220,11 +220,8 @@ class Placing:
         """
         id_, number, owner = asked.id or uuid7(), self._cluster.number, asked.user.name
         gone = []
-        if held is not None and held.server == number and held.generation not in self._coming:
-            here = self._host.registry.find(held.generation, owner)
-            alone = self._host.keeps_alone(held.generation)
-            if not alone and (here is None or not _answers(here)):
-                gone = [held.generation]
+        if held is not None and held.server == number and not self._is_here(held, owner):
+            gone = [held.generation]
         wanted = Key(owner, key, id_, hash_of_request(asked.request, asked.api))
         self._coming.add(id_)
         try:
@@ -245,6 +242,16 @@ class Placing:
             return generation
         finally:
             self._coming.discard(id_)
+
+    def _is_here(self, held: Held, owner: str) -> bool:
+        """Whether this server has what a key means, and does not only wait to be rid of it."""
+        id_ = held.generation
+        here = self._host.registry.find(id_, owner)
+        return (
+            id_ in self._coming
+            or self._host.keeps_alone(id_)
+            or (here is not None and _answers(here))
+        )
 
     async def _release(self, id_: str) -> None:
         with trio.CancelScope(shield=True), contextlib.suppress(RequestError):

@@ -163,6 +163,9 @@ def test_a_server_takes_its_own_key_from_what_it_has_no_longer(db: Shared) -> No
     assert claim(db, one, key("g2"), gone=("g0",)) == {"g2": "g1"}
     assert claim(db, one, key("g2"), gone=("g1",)) == {}
     assert meaning(db) == "g2"
+    # But not where another server has it now.
+    db.do(lambda db: accept(db, other, "g2"))
+    assert claim(db, one, key("g3"), gone=("g2",)) == {"g3": "g2"}
 
 
 def test_a_key_goes_with_its_result(db: Shared) -> None:

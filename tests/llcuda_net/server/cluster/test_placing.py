@@ -216,6 +216,41 @@ async def test_what_a_server_has_no_longer_is_begun_again_there(
     assert meaning(db) == third.id
 
 
+async def test_what_was_handed_over_is_found_where_it_is(
+    db: Shared, autojump_clock: object
+) -> None:
+    one, other = Server(db), Server(db)
+    first = await one.begin(ask())
+    sql = "INSERT INTO generations (id, owner, server) VALUES (%s, 'ann', %s)"
+    db.do(lambda db: db.execute(sql, (first.id, other.place.number)))
+    one.registry.remove(first, stored=True)
+    one.place.elsewhere[first.id] = first
+    assert await one.begin(ask()) is first
+    assert (len(one.begun), meaning(db)) == (1, first.id)
+
+
+async def test_what_is_cancelled_is_begun_again_when_it_is_over(
+    db: Shared, autojump_clock: object
+) -> None:
+    one = Server(db)
+    first = await one.begin(ask())
+    sql = "INSERT INTO generations (id, owner, server) VALUES (%s, 'ann', %s)"
+    db.do(lambda db: db.execute(sql, (first.id, one.place.number)))
+    first.scope.cancel()
+
+    async def end() -> None:
+        await trio.sleep(1)
+        db.do(lambda db: db.execute("DELETE FROM generations"))
+        over(db, first, "cancelled")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end)
+        again = await one.begin(ask())
+    assert again is not first
+    assert trio.current_time() >= 1
+    assert meaning(db) == again.id
+
+
 async def test_one_that_is_taken_and_not_found_is_waited_for(
     db: Shared, autojump_clock: object
 ) -> None:
