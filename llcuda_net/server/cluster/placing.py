@@ -188,7 +188,7 @@ class Placing:
             held = await self._cluster.ask(_WHAT, partial(keys.find, owner=owner, key=key))
             if held is not None and held.done:
                 return self._done(asked, held)
-            if held is not None and not held.over and not self._is_here(held, owner):
+            if held is not None and not held.over and self._may_be_elsewhere(held, owner):
                 found = await self._cluster.find(held.generation, owner)
                 if found is not None and _answers(found):
                     asked.check(held.request_hash)
@@ -242,6 +242,10 @@ class Placing:
             return generation
         finally:
             self._coming.discard(id_)
+
+    def _may_be_elsewhere(self, held: Held, owner: str) -> bool:
+        here = self._host.registry.find(held.generation, owner)
+        return here is None and not self._is_here(held, owner)
 
     def _is_here(self, held: Held, owner: str) -> bool:
         """Whether this server has what a key means, and does not only wait to be rid of it."""

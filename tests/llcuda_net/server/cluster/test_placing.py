@@ -237,6 +237,7 @@ async def test_what_is_cancelled_is_begun_again_when_it_is_over(
     sql = "INSERT INTO generations (id, owner, server) VALUES (%s, 'ann', %s)"
     db.do(lambda db: db.execute(sql, (first.id, one.place.number)))
     first.scope.cancel()
+    one.place.elsewhere[first.id] = first  # it would be found, were it asked for
 
     async def end() -> None:
         await trio.sleep(1)
