@@ -39,8 +39,9 @@ from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks for an upstream that has the model of an interrupted generation.
-_RETRY = 1.0
+#: Seconds between two looks for an upstream that has the model of an interrupted generation: at
+#: most, and at least, however often the pool changes.
+_RETRY, _PAUSE = 1.0, 0.02
 
 
 class Runner:
@@ -264,6 +265,12 @@ class Resumer:
         self._enter = enter
         self._ready = ready
         self._looking = trio.Lock()
+        self._changed = trio.Event()
+
+    def look(self) -> None:
+        """The pool has changed: what waits for an upstream looks for it."""
+        self._changed.set()
+        self._changed = trio.Event()
 
     async def run(self, generation: Generation, entry: Recovered) -> None:
         """Run one to its end. Never raises, but when cancelled from outside."""
@@ -307,6 +314,7 @@ class Resumer:
         generation.stranded = True
         told = ""
         while True:
+            changed = self._changed  # before the look
             # One looks at a time, and in their order; but none waits for another one's model.
             async with self._looking:
                 try:
@@ -321,7 +329,9 @@ class Resumer:
                 else:
                     generation.stranded = False
                     return model_key
-            await trio.sleep(_RETRY)
+            with trio.move_on_after(_RETRY):
+                await changed.wait()
+                await trio.sleep(_PAUSE)
 
     async def _look(self, generation: Generation, last: Dispatched | None) -> str:
         known = [one for one in self._pool.of("") if one.up]

@@ -188,7 +188,9 @@ class Gateway:
             functools.partial(self._enter, always=True),
             self.left,
         )
-        self._waiting = Waiting(pool, self._scheduler, settings.failover_seconds)
+        self._waiting = Waiting(
+            pool, self._scheduler, settings.failover_seconds, self._resumer.look
+        )
         self.finder = Finder(self._registry, self._persistence, self._shelf, cluster)
         self.listener = Listener(self, settings.max_connections)
         #: Answers over HTTP that their readers left.
@@ -524,7 +526,12 @@ class Gateway:
 
     async def resume(self, entries: Sequence[Recovered]) -> None:
         """Go on with generations that ran when the last server ended, or that are another's."""
-        found = [(self._recall(entry), entry) for entry in entries]
+        found = []
+        for entry in entries:
+            try:
+                found.append((self._recall(entry), entry))
+            except Exception:  # it stays open in the journal; the others go on
+                log.exception("generation_not_resumed", generation=entry.entry.opened.generation)
         await settle(self.objects, [generation for generation, _ in found])
         # Clients that attach see the new run, so the next server must know it, too.
         with contextlib.suppress(RequestError):  # without it none of them continues

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import trio
@@ -24,9 +25,17 @@ class Waiting:
 
     Args:
         most: seconds for which a model may have no upstream before what waits for it fails.
+        changed: called whenever the pool has changed.
     """
 
-    def __init__(self, pool: Pool, scheduler: Scheduler, most: float) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        scheduler: Scheduler,
+        most: float,
+        changed: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._changed = changed
         self._pool = pool
         self._scheduler = scheduler
         self._most = most
@@ -62,6 +71,7 @@ class Waiting:
         while True:
             await self._pool.wait_change()
             self._scheduler.dispatch()
+            self._changed()
             await self._refuse_unloadable()
 
     async def _refuse_unloadable(self) -> None:

@@ -205,7 +205,10 @@ class Cluster:
             self._looks = trio.Event()
             async with self._life.changing:
                 if self._life.member and not self._host.draining:
-                    await self._takeover.look()
+                    try:
+                        await self._takeover.look()
+                    except Exception:  # or what ends this server would end its heirs, too
+                        log.exception("takeover_crashed")
 
     async def _adopt(self, other: int, generations: Sequence[OpenGeneration]) -> None:
         await self._host.adopt(other, generations)

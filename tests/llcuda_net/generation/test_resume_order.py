@@ -24,7 +24,11 @@ from tests.support.storage.journals import packed
 
 
 class Away(FakeUpstream):
+    back = False
+
     async def ask(self) -> Properties:
+        if self.back:
+            return await super().ask()
         await trio.lowlevel.checkpoint()
         raise UpstreamUnavailable("not there", retry=True)
 
@@ -105,3 +109,34 @@ async def test_others_go_on_while_one_waits_for_its_model(autojump_clock: object
         found: Any = list(recorder.ran)
         nursery.cancel_scope.cancel()
     assert found == ["x", "y", "z"]
+
+
+async def test_who_waits_looks_again_when_the_pool_changes(autojump_clock: object) -> None:
+    upstream = Away(slots=4)
+    properties, upstream.properties = upstream.properties, None
+    pool = Pool([Backend(UpstreamSpec("fake://away", "away", model="fake"), upstream)])
+
+    def place(ticket: Ticket) -> Lease | None:
+        assert isinstance(ticket.slot_request.key, Requirement)
+        return pool.place(ticket.slot_request.key)
+
+    scheduler, recorder = Scheduler(place, 10), Recorder()
+
+    def enter(_: Generation, slot_request: SlotRequest) -> Ticket:
+        return scheduler.submit(slot_request, always=True)
+
+    resumer = Resumer(cast(Runner, recorder), pool, scheduler, enter, lambda _: None)
+    async with trio.open_nursery() as nursery:
+        entry = cast(Recovered, Entry("fake"))
+        nursery.start_soon(resumer.run, begun("x"), entry)
+        await trio.sleep(0.3)
+        resumer.look()  # for nothing
+        await trio.sleep(0.3)
+        assert recorder.ran == []
+        upstream.back, upstream.properties = True, properties
+        resumer.look()
+        await trio.sleep(0.1)
+        scheduler.dispatch()
+        await trio.testing.wait_all_tasks_blocked()
+        assert recorder.ran == ["x"]
+        nursery.cancel_scope.cancel()
