@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), *(str(ROOT / part) for part in ("protocol", "kernels"
 
 from llcuda_net.cli.common import Parser
 from llcuda_net.cli.tables import table
-from llcuda_net.server.processes.database import running
+from llcuda_net.server.processes.database import Database, running
 from llcuda_net.util.terminal import echo
 from tools.load.loop import LoadLoop
 from tools.load.streams import LlcudaConnection, Recorder, Request
@@ -180,8 +180,26 @@ def server(processes: int, level: str, upstreams: Sequence[Child]) -> Iterator[t
                 command += ["--processes", str(processes), "--data-dir", str(data)]
             found = Child("llcuda-server", command, environment=environment, patience=120)
             stack.enter_context(found)
+            _settle(Database(data).url, processes)
             postmaster = int((data / "postgres/data/postmaster.pid").read_text().split()[0])
             yield found, postmaster
+
+
+def _settle(url: str, processes: int) -> None:
+    """Return when each process has its two upstreams: one that comes later gets what is idle.
+
+    Raises:
+        RuntimeError: that took too long.
+    """
+    import psycopg  # extra cluster
+
+    counts = "SELECT count(*) FROM llcuda.upstreams WHERE server IS NOT NULL GROUP BY server"
+    until = time.monotonic() + _PATIENCE
+    with psycopg.connect(url, autocommit=True) as connection:
+        while connection.execute(counts).fetchall() != [(2,)] * processes:
+            if time.monotonic() > until:
+                raise RuntimeError(f"not each process got two upstreams in {_PATIENCE:g} s")
+            time.sleep(_BEAT)
 
 
 def _python_path() -> str:
