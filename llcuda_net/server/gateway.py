@@ -227,6 +227,7 @@ class Gateway:
             watch=self.watch,
             check_open=self._check_not_draining,
             elsewhere=self.elsewhere,
+            embed_elsewhere=None if cluster is None else cluster.embed,
         )
         self._nursery: trio.Nursery
         if cluster is not None:

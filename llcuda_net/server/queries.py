@@ -49,6 +49,9 @@ class FoundWords:
     with_owners: bool
 
 
+EmbedElsewhere = Callable[[Sequence[str], User, str | None], Awaitable[list[bytes] | None]]
+
+
 class QueryService:
     """Answers the queries of users, once the server has started.
 
@@ -62,6 +65,8 @@ class QueryService:
         watch: told of each query that was answered, but for lists and searches for words.
         check_open: raises RequestError where the server stops.
         elsewhere: what of an owner (None: of all) is in the memory of other servers.
+        embed_elsewhere: embeds texts with a model that another server asks, for a user; returns
+            None where this server asks it. None: there are no others.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class QueryService:
         watch: Watches,
         check_open: Callable[[], None],
         elsewhere: Callable[[str | None], Awaitable[list[dict[str, Any]]]],
+        embed_elsewhere: EmbedElsewhere | None = None,
     ) -> None:
         self._settings = settings
         self._pool = pool
@@ -90,6 +96,7 @@ class QueryService:
         self._watch = watch
         self._check_open = check_open
         self._elsewhere = elsewhere
+        self._embed_elsewhere = embed_elsewhere
 
     def __repr__(self) -> str:
         return f"<QueryService of {self._pool!r}>"
@@ -102,6 +109,8 @@ class QueryService:
         user: User,
         model: str | None = None,
         priority: str | None = None,
+        *,
+        only_here: bool = False,
     ) -> list[bytes]:
         """A vector a text, float32, little-endian.
 
@@ -109,6 +118,7 @@ class QueryService:
             texts: or token ids of texts.
             model: by name; None: the default one.
             priority: its class; None: the user's own.
+            only_here: not by another server, which is the one that asks.
 
         Raises:
             RequestError: there is no such model, the queue is full, the upstream fails or gives no
@@ -121,8 +131,14 @@ class QueryService:
             # As they came, and as they are sent to the upstream.
             with self._budget.holding(user.name, 2 * sizes.of(texts)):
                 class_ = priority_of(priority, user)
-                enter, again = self._ways_in(user, model, EMBEDDINGS, class_)
                 with trio.move_on_after(timeout):
+                    if not only_here and self._embed_elsewhere is not None:
+                        plain = [one for one in texts if isinstance(one, str)]
+                        if len(plain) == len(texts):  # token ids go to upstreams of this server
+                            found = await self._embed_elsewhere(plain, user, model)
+                            if found is not None:
+                                return found
+                    enter, again = self._ways_in(user, model, EMBEDDINGS, class_)
                     return await embeddings.embed(texts, enter, again)
                 raise too_late(timeout)
 

@@ -95,12 +95,15 @@ def test_upstreams_have_one_owner_and_requests_and_keys_go_to_it(
                         lambda: complete(at, f"m{number}")[0] == 200,  # noqa: B023
                         "an answer",
                     )
+                    body = {"input": ["one", "two"], "model": f"m{number}"}
+                    status, answer = http(at, "/v1/embeddings", body)
+                    assert (status, len(answer["data"])) == (200, 2)
             assert asked_by(relays) == {"a", "b"}
             # One key at both at once, several times.
-            body: list[tuple[int, Any]] = []
+            answers: list[tuple[int, Any]] = []
 
             def send(at: RunningServer) -> None:
-                body.append(complete(at, "m0", 20, Idempotency_Key="the-key"))
+                answers.append(complete(at, "m0", 20, Idempotency_Key="the-key"))
 
             threads = [threading.Thread(target=send, args=(at,)) for at in (a, b, a, b)]
             before = [len(each.asked) for each in relays]
@@ -108,14 +111,14 @@ def test_upstreams_have_one_owner_and_requests_and_keys_go_to_it(
                 thread.start()
             for thread in threads:
                 thread.join(PATIENCE)
-            assert [status for status, _ in body] == [200] * 4
-            assert len({one["id"] for _, one in body}) == 1
+            assert [status for status, _ in answers] == [200] * 4
+            assert len({one["id"] for _, one in answers}) == 1
             after = [len(each.asked) for each in relays]
             assert sum(after) - sum(before) == 1
             # And again, when it is over.
             assert {
                 complete(at, "m0", 20, Idempotency_Key="the-key")[1]["id"] for at in (a, b)
-            } == {body[0][1]["id"]}
+            } == {answers[0][1]["id"]}
             assert sum(len(each.asked) for each in relays) == sum(after)
             conflict = complete(b, "m0", 21, Idempotency_Key="the-key")
             assert conflict[0] == 409

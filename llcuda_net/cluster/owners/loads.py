@@ -65,6 +65,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True):
         served: only what has lately changed.
         running: by user, how many of their requests run there.
         held: upstreams that only this server can have, its own engines: how many.
+        embeds: the models, by all of their names, with which it embeds texts now.
     """
 
     models: dict[str, ModelLoad] = {}
@@ -72,6 +73,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True):
     served: tuple[Served, ...] = ()
     running: dict[str, int] = {}
     held: int = 0
+    embeds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

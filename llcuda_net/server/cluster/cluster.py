@@ -299,6 +299,17 @@ class Cluster:
             return None
         return self.peers.submit(asked.request, asked.user, server, asked.api)
 
+    async def embed(
+        self, texts: Sequence[str], user: User, model: str | None
+    ) -> list[bytes] | None:
+        """A vector a text, by the server that embeds texts with a model; None: that is this one.
+
+        Raises:
+            RequestError: as `Peers.embed`.
+        """
+        server = self._owners.embedder(model)
+        return None if server is None else await self.peers.embed(texts, user, server, model)
+
     @property
     def models(self) -> Collection[str]:
         """The names of the models that other servers have."""

@@ -23,6 +23,7 @@ from llcuda_net.cluster.owners.plan import Mine, Planner, Steps
 from llcuda_net.cluster.owners.routing import Offer
 from llcuda_net.cluster.owners.sharing import Changed, Sharing, renamed, running_elsewhere
 from llcuda_net.cluster.standing import Standing
+from llcuda_net.config.upstreams import EMBEDDINGS
 from llcuda_net.errors import RequestError
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.storage.postgres.connection import Connection
@@ -224,6 +225,14 @@ class Owners:
             self._changed.lately(served, trio.current_time()),
             self._scheduler.running_of_users(),
             held,
+            tuple(
+                dict.fromkeys(
+                    name
+                    for one in pool.of("", EMBEDDINGS)
+                    if one.up and one.model_key and one.model
+                    for name in (one.model, *one.spec.aliases)
+                )
+            ),
         )
 
     def _names(self) -> dict[str, str]:
@@ -243,6 +252,22 @@ class Owners:
         )
 
     # -- where a request goes ---------------------------------------------------------------------
+
+    def embedder(self, model: str | None) -> int | None:
+        """The server that embeds texts with a model; None: this one, or none does.
+
+        Args:
+            model: by name; None: the default one.
+        """
+        here = self._pool.of("", EMBEDDINGS)
+        names = [model] if model is not None else [one.model for one in here[:1]]
+        if any(
+            one.up and (not names or names[0] in (one.model, *one.spec.aliases)) for one in here
+        ):
+            return None
+        others = [one for one in self.others if one.load.embeds]
+        named = [one for one in others if not names or names[0] in one.load.embeds]
+        return next((one.server for one in named), None)
 
     @property
     def models(self) -> Collection[str]:

@@ -154,7 +154,9 @@ class Queries:
         self._buffer.flush()
 
     async def _embed(self, event: Embed) -> dict[str, int]:
-        vectors = await self._server.queries.embed(event.input, self._get_user(), event.model)
+        vectors = await self._server.queries.embed(
+            event.input, self._get_user(), event.model, only_here=self._only_here()
+        )
         with self._server.holding(self._get_user(), sum(map(len, vectors)), refuse=False):
             await self._reply(vector_frames(event.stream, vectors, self._replies.max_frame))
         return {}

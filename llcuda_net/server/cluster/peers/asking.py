@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -60,6 +61,25 @@ async def list_at(connection: ServerConnection) -> list[dict[str, Any]]:
     try:
         while isinstance(frame := await channel.receive(), wire.Listing):
             found += frame.entries
+    finally:
+        channel.close()
+    return found
+
+
+async def embed_at(
+    connection: ServerConnection, texts: Sequence[str], model: str | None
+) -> list[bytes]:
+    """A vector a text, float32, little-endian, as another server makes them.
+
+    Raises:
+        ConnectError, RequestError: it does not.
+    """
+    channel = Channel(Request(partial(wire.Embed, input=[*texts], model=model)), NOT_AGAIN)
+    await connection.open(channel)
+    found: list[bytes] = []
+    try:
+        while isinstance(frame := await channel.receive(), wire.Vectors):
+            found[frame.first :] = frame.vectors
     finally:
         channel.close()
     return found

@@ -28,11 +28,12 @@ from llcuda_net.errors import (
     InvalidRequest,
     LeaseLost,
     LlcudaError,
+    UpstreamUnavailable,
 )
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.listing import from_elsewhere
 from llcuda_net.generation.state import State
-from llcuda_net.server.cluster.peers.asking import delete_at, has, list_at
+from llcuda_net.server.cluster.peers.asking import delete_at, embed_at, has, list_at
 from llcuda_net.server.cluster.peers.connections import Connections, Place
 from llcuda_net.server.cluster.peers.followed import Followed
 from llcuda_net.server.cluster.peers.following import Awaited, feed
@@ -255,6 +256,24 @@ class Peers:
         return found
 
     # -- what others are to run ---------------------------------------------------------------
+
+    async def embed(
+        self, texts: Sequence[str], user: User, server: int, model: str | None
+    ) -> list[bytes] | None:
+        """A vector a text, float32, little-endian; None: that server is gone.
+
+        Raises:
+            RequestError: the other server refuses, or cannot be reached.
+        """
+        place = self._living(server)
+        if place is None:
+            return None
+        try:
+            return await embed_at(await self.connect(place, user.name), texts, model)
+        except ConnectError as error:
+            raise UpstreamUnavailable(
+                f"the server that embeds texts cannot be reached: {error}", retry=True
+            ) from None
 
     def submit(
         self, request: Generate, user: User, server: int, api: dict[str, Any] | None = None

@@ -54,7 +54,7 @@ async def embeddings(exchange: Exchange) -> None:
     inputs = _inputs(body)
     try:
         wanted, told = meant(host, body.model, EMBEDDINGS)
-        serving = host.pool.of(host.pool.key_of(wanted, EMBEDDINGS), EMBEDDINGS)
+        serving = host.pool.named(wanted, EMBEDDINGS)
         upstream = max(serving, key=lambda one: one.up).upstream
         vectors = await host.queries.embed(inputs, request.user, wanted, priority)
     except RequestError as error:

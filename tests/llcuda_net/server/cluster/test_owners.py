@@ -204,6 +204,22 @@ async def test_requests_go_where_they_wait_least(db: Shared, autojump_clock: obj
         assert few.owners.route("m") is None
 
 
+async def test_texts_are_embedded_by_who_has_an_upstream_for_that(
+    db: Shared, autojump_clock: object
+) -> None:
+    async with servers(db, 2) as (one, other):
+        await trio.sleep(2 * LOOK)
+        assert one.owners.embedder("m") is None
+        assert one.owners.embedder(None) is None
+        for backend in one.pool.backends:
+            backend.own(False)
+        assert one.owners.embedder("m") == other.place.number
+        assert one.owners.embedder(None) == other.place.number
+        assert one.owners.embedder("no such") is None
+        one.owners.stopped()
+        assert one.owners.embedder("m") is None
+
+
 async def test_what_users_were_served_counts_at_the_other_server(
     db: Shared, autojump_clock: object
 ) -> None:
