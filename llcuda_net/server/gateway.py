@@ -367,6 +367,10 @@ class Gateway:
         """
         return self._persistence.level(wanted)
 
+    def asked_elsewhere(self, model: str | None) -> bool:
+        """Whether another server of the cluster asks upstreams of a model, or will soon."""
+        return self._pool.asked_elsewhere(model)
+
     def keeps_alone(self, id_: str) -> bool:
         """Whether a generation that is over is kept here, and not where other servers find it."""
         return self._persistence.keeps_alone(id_)

@@ -324,6 +324,13 @@ class Pool:
         except UpstreamUnavailable:
             return [x for x in self._serving(role) if name in (x.model, *x.spec.aliases)]
 
+    def asked_elsewhere(self, name: str | None) -> bool:
+        """Whether an upstream that answers, of the model which a request names, is not owned."""
+        return any(
+            one.answers and not one.owned and name in (None, one.model, *one.spec.aliases)
+            for one in self._serving()
+        )
+
     def context_of(self, name: str | None) -> int | None:
         """Tokens of context that the model which a request names has; None: not known here."""
         with contextlib.suppress(RequestError):

@@ -87,6 +87,12 @@ class OwnersHost(ClusterHost, Protocol):
     ) -> Generation:
         """Start a generation here; raises RequestError."""
 
+    async def find_by_key(self, key: str, owner: str) -> Generation | None:
+        """What an owner's key means, running or over; raises RequestError."""
+
+    def asked_elsewhere(self, model: str | None) -> bool:
+        """Whether another server asks upstreams of a model, or will soon."""
+
     def keeps_alone(self, id_: str) -> bool:
         """Whether a generation that is over is kept here and nowhere else."""
 

@@ -22,7 +22,12 @@ import trio
 from llcuda_net.cluster import keys
 from llcuda_net.cluster.keys import Held, Key
 from llcuda_net.config.users import User
-from llcuda_net.errors import InvalidRequest, RequestError, StorageUnavailable
+from llcuda_net.errors import (
+    InvalidRequest,
+    RequestError,
+    StorageUnavailable,
+    UpstreamUnavailable,
+)
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.registry import Registry, check_key
 from llcuda_net.generation.request import hash_of_request
@@ -79,6 +84,12 @@ class Host(Protocol):
 
     def level(self, wanted: str | None) -> Level:
         """The level in force for a request; raises RequestError."""
+
+    async def find_by_key(self, key: str, owner: str) -> Generation | None:
+        """What an owner's key means, running or over; raises RequestError."""
+
+    def asked_elsewhere(self, model: str | None) -> bool:
+        """Whether another server asks upstreams of a model, or will soon."""
 
     def keeps_alone(self, id_: str) -> bool:
         """Whether a generation that is over is kept here and nowhere else."""
@@ -149,9 +160,22 @@ class Placing:
     async def begin(self, asked: Asked) -> Generation:
         """Begin a request here or elsewhere, or join the one that has its key.
 
+        Where the upstreams of its model have just lost their server, it waits for the next one.
+
         Raises:
             RequestError: it cannot be begun; what its key means cannot be said.
         """
+        until = trio.current_time() + _PATIENCE
+        while True:
+            try:
+                return await self._begin(asked)
+            except UpstreamUnavailable as error:
+                over = trio.current_time() >= until
+                if over or not error.retry or not self._host.asked_elsewhere(asked.request.model):
+                    raise
+            await trio.sleep(_PAUSE)
+
+    async def _begin(self, asked: Asked) -> Generation:
         request = asked.request
         if request.key is None or (request.fresh and self._host.level(request.level).journalled):
             return self._elsewhere(asked) or asked.submit(self._host)
@@ -187,7 +211,10 @@ class Placing:
                 return asked.submit(self._host)  # it joins
             held = await self._cluster.ask(_WHAT, partial(keys.find, owner=owner, key=key))
             if held is not None and held.done:
-                return self._done(asked, held)
+                if (done := await self._done(asked, held)) is not None:
+                    return done
+                await trio.sleep(_PAUSE)  # it was deleted just now
+                continue
             if held is not None and not held.over and self._may_be_elsewhere(held, owner):
                 found = await self._cluster.find(held.generation, owner)
                 if found is not None and _answers(found):
@@ -202,15 +229,15 @@ class Placing:
                 return begun
             await trio.sleep(_PAUSE)
 
-    def _done(self, asked: Asked, held: Held) -> Generation:
-        """What answers it from the store: its run looks there first."""
+    async def _done(self, asked: Asked, held: Held) -> Generation | None:
+        """What answers it from the store, whoever asks its upstream now."""
         asked.check(held.request_hash)
         if asked.request.fresh:
             raise InvalidRequest(
                 f"the idempotency key {(asked.request.key or '')[:60]!r} is not fresh: it was used "
                 "before"
             )
-        return asked.submit(self._host)
+        return await self._host.find_by_key(asked.request.key or "", asked.user.name)
 
     async def _claim(self, asked: Asked, key: str, held: Held | None) -> Generation | None:
         """Begin it here, if the key can be had; None: another one has it, or has just had it.

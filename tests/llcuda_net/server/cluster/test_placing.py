@@ -13,7 +13,15 @@ from llcuda_net.cluster import keys
 from llcuda_net.cluster.keys import Key
 from llcuda_net.cluster.standing import Standing
 from llcuda_net.config.users import User
-from llcuda_net.errors import InvalidRequest, KeyConflict, LeaseLost, Overloaded, StorageUnavailable
+from llcuda_net.errors import (
+    InvalidRequest,
+    KeyConflict,
+    LeaseLost,
+    Overloaded,
+    RequestError,
+    StorageUnavailable,
+    UpstreamUnavailable,
+)
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.registry import Registry
 from llcuda_net.generation.request import hash_of_request
@@ -38,14 +46,23 @@ class Server:
         self.registry = Registry()
         self.begun: list[Generation] = []
         self.sent: list[tuple[str | None, int]] = []
-        self.refusal: Overloaded | None = None
+        self.refusal: RequestError | None = None
+        self.elsewhere = False
         self.alone: set[str] = set()
+        #: What its store has.
+        self.stored = generation(ask())
         self.routes = route
         self.placing = Placing(self.place, self, lambda model: self.routes, self._send)
 
     def _send(self, asked: Asked, server: int) -> Generation | None:
         self.sent.append((asked.request.key, server))
         return generation(asked.request)
+
+    async def find_by_key(self, key: str, owner: str) -> Generation | None:
+        return self.stored
+
+    def asked_elsewhere(self, model: str | None) -> bool:
+        return self.elsewhere
 
     def level(self, wanted: str | None) -> Level:
         return Level(wanted or "cluster")
@@ -165,9 +182,8 @@ async def test_what_has_done_its_work_answers_from_the_store(
     one, other = Server(db), Server(db)
     first = await one.begin(ask())
     over(db, first)
-    again = await other.begin(ask())
-    assert other.begun == [again]  # which finds the result
-    assert meaning(db) == first.id
+    assert await other.begin(ask()) is other.stored
+    assert (other.begun, meaning(db)) == ([], first.id)
     with pytest.raises(KeyConflict):
         await other.begin(ask(prompt="other"))
     with pytest.raises(InvalidRequest, match="not fresh"):
@@ -195,6 +211,29 @@ async def test_what_is_refused_keeps_no_key(db: Shared, autojump_clock: object) 
     one.refusal = None
     assert meaning(db) is None
     assert (await one.begin(ask())).id == meaning(db)
+
+
+async def test_a_request_waits_for_the_next_server_of_its_upstreams(
+    db: Shared, autojump_clock: object
+) -> None:
+    one = Server(db)
+    one.refusal = UpstreamUnavailable("nobody asks them now", retry=True)
+    with pytest.raises(UpstreamUnavailable):
+        await one.begin(ask())
+    assert (trio.current_time() < 1, meaning(db)) == (True, None)
+    one.elsewhere = True
+
+    async def claim() -> None:
+        await trio.sleep(6)
+        one.refusal = None
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(claim)
+        begun = await one.begin(ask())
+    assert meaning(db) == begun.id
+    one.refusal = UpstreamUnavailable("nobody ever does", retry=True)
+    with pytest.raises(UpstreamUnavailable):
+        await one.begin(ask("other"))
 
 
 async def test_what_a_server_has_no_longer_is_begun_again_there(
