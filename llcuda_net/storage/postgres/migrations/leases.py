@@ -38,9 +38,10 @@ LEASES = Migration(
     CREATE TABLE journal (
         server bigint NOT NULL,
         number bigint NOT NULL,
-        data bytea STORAGE EXTERNAL NOT NULL,
+        data bytea NOT NULL,
         PRIMARY KEY (server, number)
     );
+    ALTER TABLE journal ALTER data SET STORAGE EXTERNAL;
     """,
 )
 

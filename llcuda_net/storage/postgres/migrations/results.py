@@ -29,8 +29,9 @@ RESULTS = Migration(
     CREATE TABLE bodies (
         name bytea PRIMARY KEY,
         uses integer NOT NULL,
-        data bytea STORAGE EXTERNAL NOT NULL
+        data bytea NOT NULL
     ) WITH (fillfactor = 90);
+    ALTER TABLE bodies ALTER data SET STORAGE EXTERNAL;
 
     -- What clients say is bytes in UTF-8, since a text of PostgreSQL cannot hold a NUL.
     -- input, log and logprobs: a content, or 2 and the name of the body that is it.
@@ -53,12 +54,18 @@ RESULTS = Migration(
         beginning bytea NOT NULL,
         seal bytea NOT NULL,
         hash bytea NOT NULL,
-        meta bytea STORAGE EXTERNAL NOT NULL,
-        input bytea STORAGE EXTERNAL NOT NULL,
-        log bytea STORAGE EXTERNAL NOT NULL,
-        logprobs bytea STORAGE EXTERNAL,
-        bodies bytea STORAGE EXTERNAL NOT NULL
+        meta bytea NOT NULL,
+        input bytea NOT NULL,
+        log bytea NOT NULL,
+        logprobs bytea,
+        bodies bytea NOT NULL
     );
+    ALTER TABLE results
+        ALTER meta SET STORAGE EXTERNAL,
+        ALTER input SET STORAGE EXTERNAL,
+        ALTER log SET STORAGE EXTERNAL,
+        ALTER logprobs SET STORAGE EXTERNAL,
+        ALTER bodies SET STORAGE EXTERNAL;
     CREATE INDEX results_created ON results (created, seq) INCLUDE (size);
     CREATE INDEX results_owned ON results (owner, created, seq) INCLUDE (size);
     CREATE INDEX results_numbered ON results (owner, seq);
@@ -119,10 +126,11 @@ RESULTS = Migration(
         space integer NOT NULL REFERENCES spaces ON DELETE CASCADE,
         seq bigint NOT NULL REFERENCES results ON DELETE CASCADE,
         scale double precision NOT NULL,
-        codes bytea STORAGE EXTERNAL NOT NULL,
+        codes bytea NOT NULL,
         hash bytea NOT NULL,
         UNIQUE (seq, space)
     );
+    ALTER TABLE embeddings ALTER codes SET STORAGE EXTERNAL;
     CREATE INDEX embeddings_space ON embeddings (space, id);
     -- Results whose embedding was damaged.
     CREATE TABLE lost (

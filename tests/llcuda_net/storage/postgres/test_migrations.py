@@ -77,3 +77,8 @@ def test_reading_makes_nothing(url: str) -> None:
     with psycopg.connect(url) as connection:
         sql = "SELECT count(*) FROM pg_namespace WHERE nspname = 'llcuda'"
         assert connection.execute(sql).fetchone() == (0,)
+
+
+def test_versions_from_14_on_understand_it() -> None:
+    # In CREATE TABLE, only those from 16 on know a column's storage.
+    assert not [one.name for one in MIGRATIONS if " STORAGE " in one.sql.replace("SET STORAGE", "")]
