@@ -135,15 +135,19 @@ class Lookout:
         """Look each second, until cancelled; where nobody else changes anything, never."""
         if not self._objects.shared:
             return
+        failing = False
         while True:
             try:
                 await self.look()
+                failing = False
             except RequestError as error:
-                log.warning("changes_not_read", code=error.code, reason=error.message)
+                if not failing:
+                    log.warning("changes_not_read", code=error.code, reason=error.message)
+                failing = True
             await trio.sleep(_EVERY)
 
     async def look(self) -> None:
-        """Tell what has changed since the last look.
+        """Tell what has changed since the last look; at the first one, that sessions may have.
 
         Raises:
             RequestError: it cannot be read.
@@ -156,7 +160,9 @@ class Lookout:
             return feed.since(db, self._position, life)
 
         found, self._position = await self._objects.read(ask)
-        if self._looked is not None and now - self._looked > feed.KEPT / 2:
+        if self._looked is None:
+            self._sessions(None)  # they were read before that
+        elif now - self._looked > feed.KEPT / 2:
             found = None  # some may have been forgotten meanwhile
         self._looked = now
         if found is None:

@@ -96,6 +96,8 @@ async def looking(
     kept.set_life(life)
     lookout = Lookout(kept, found, told)
     await lookout.look()
+    assert told.sessions == [None]  # those that were read before
+    told.sessions.clear()
     with found.following("ann") as follower:
         yield kept, lookout, follower, told
     await objects.aclose()

@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 MOST = 50
 #: Seconds after which a session that is used is renewed, and between two looks for expired ones.
 RENEWED, _EVERY = 3600, 3600.0
+#: Seconds after which a store that refused is asked again what others have changed.
+_AGAIN = 5.0
 
 
 class SignedIn(NamedTuple):
@@ -130,13 +132,15 @@ class Sessions:
         await self.load()
         while True:
             self._woken = trio.Event()
+            pause = _EVERY
             try:
                 async with self._changing:
                     await self._refresh()
                     await self._write()
             except RequestError as error:
                 log.warning("sessions_not_removed", code=error.code, reason=error.message)
-            with trio.move_on_after(_EVERY):
+                pause = _AGAIN if self._objects.shared else _EVERY
+            with trio.move_on_after(pause):
                 await self._woken.wait()
 
     def find(self, ids: Iterable[str]) -> SignedIn | None:
@@ -249,8 +253,7 @@ class Sessions:
         Raises:
             RequestError: the store does not say.
         """
-        stale = self._known.keys() | set() if self._stale is None else self._stale
-        known = [one for one in stale if one in self._known]
+        known = [one for one in self._known if self._stale is None or one in self._stale]
         if known:
             await self._look_up(known)
             if any(one not in self._known for one in known):

@@ -349,3 +349,23 @@ async def test_a_store_that_does_not_answer_knows_nobody_and_is_asked_again(
         monkeypatch.undo()
         await two.ready([made.id])
         assert two.find([made.id]) is not None
+
+
+async def test_what_ended_elsewhere_ends_here_when_the_store_answers_again(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.abc.Clock
+) -> None:
+    async with pair() as (one, two, kept):
+        made = await begun(one)
+        await two.ready([made.id])
+        await one.end("ann")
+
+        async def refuse(question: object) -> NoReturn:
+            raise StorageUnavailable("no", retry=True)
+
+        monkeypatch.setattr(kept, "read", refuse)
+        two.changed([made.session.hash])
+        await trio.sleep(60)
+        assert two.find([made.id]) is not None
+        monkeypatch.undo()
+        await trio.sleep(60)
+        assert two.find([made.id]) is None
