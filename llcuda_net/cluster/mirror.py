@@ -36,6 +36,7 @@ class Mirror(Committer, Replica):
 
     def __init__(self, url: str) -> None:
         super().__init__(Session(url, write=True))
+        self._session.one_plan = True
         self.failed: StorageError | None = None
         self.position = 0
         self.on_fenced: Callable[[int], None] | None = None

@@ -88,11 +88,16 @@ class Session:
         write: what it changes is to be on the disk when it is done; else that can be done again.
         settings: of libpq, where neither the URL nor the environment says another.
 
+    Attributes:
+        one_plan: set it before the first use to have a statement planned once, whatever its values:
+            the plan takes longer than a batch of tokens does.
+
     Raises:
         StorageError: the string is none of libpq's.
     """
 
     def __init__(self, url: str, *, write: bool, **settings: str | int) -> None:
+        self.one_plan = False
         self._write = write
         self._connection: Connection | None = None
         self._closed = False
@@ -185,6 +190,8 @@ class Session:
                 StorageError.REFUSED,
             )
         settings = {**_SETTINGS, **_TIMEOUTS[self._write]}
+        if self.one_plan:
+            settings["plan_cache_mode"] = "force_generic_plan"
         row = connection.execute(
             "SELECT current_setting('server_encoding'), current_setting('synchronous_commit')"
             + "".join(
