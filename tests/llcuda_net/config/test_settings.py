@@ -301,3 +301,14 @@ def test_a_server_of_several_has_a_name_and_an_address() -> None:
     for bad in ("", "a\nb", "x" * 101):
         with pytest.raises(ConfigError, match="--name must be a name of 1 to 100 characters"):
             _load(*database, "--name", bad)
+
+
+def test_with_a_database_of_several_servers_its_commit_counts() -> None:
+    database = ["--store", "postgresql:///x"]
+    assert _load(*database).durability == "cluster"
+    assert _load(*database, "--durability", "disk").durability == "disk"
+    assert _load(environment={"LLCUDA_STORE": "postgres://a@b/c"}).durability == "cluster"
+    assert _load().durability == "disk"
+    for store in ([], ["--store", "none"]):
+        with pytest.raises(ConfigError, match="--durability cluster needs a database"):
+            _load(*store, "--durability", "cluster")

@@ -8,10 +8,12 @@ import pytest
 import trio
 import trio.testing
 
+from llcuda_net.errors import StorageError
 from llcuda_net.storage.records import Level
-from llcuda_protocol import Accepted, Done, Ping, Pong, Report, Status, Tokens
+from llcuda_protocol import Accepted, Done, Error, Ping, Pong, Report, Status, Tokens
 from tests.support.server.durable_server import keeping, stored
 from tests.support.server.memory_server import FakeUpstream, ask, ready, status
+from tests.support.storage.replica import HeldReplica
 from tests.support.storage.stalling import PATIENCE, StallingFiles
 
 
@@ -97,3 +99,74 @@ async def test_nothing_is_shown_that_another_server_may_have(tmp_path: Path, lev
             rest, _ = await peer.until(Done)
         assert first[-1].pieces == ["one"]
         assert "".join(rest) == " two three four"
+
+
+async def test_nothing_is_told_before_other_servers_could_go_on(tmp_path: Path) -> None:
+    upstream, replica = FakeUpstream(), HeldReplica()
+    async with keeping(tmp_path, upstream, Level.CLUSTER, replica=replica) as (_, listener):
+        peer, other = await ready(listener), await ready(listener)
+        with trio.fail_after(PATIENCE):
+            replica.hold()
+            await peer.send(ask("one two three"))
+            # A level that does not wait for the others' database goes on, but for its end.
+            await other.send(ask("four five", level="disk"))
+            await other.until(Tokens)
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.send(Ping(b"x"))
+            assert isinstance(await peer.next(), Pong)  # neither accepted, nor a token
+            replica.release()
+            _, accepted = await peer.until(Accepted)
+            assert accepted.level == "cluster"
+            await peer.until(Done)
+            await other.until(Done)
+    assert {one.level for one in stored(tmp_path)} == {Level.CLUSTER, Level.DISK}
+
+
+async def test_tokens_are_told_after_their_commit(tmp_path: Path) -> None:
+    upstream, replica = FakeUpstream(), HeldReplica()
+    upstream.paused = True
+    async with keeping(tmp_path, upstream, Level.CLUSTER, replica=replica) as (_, listener):
+        peer = await ready(listener)
+        with trio.fail_after(PATIENCE):
+            await peer.send(ask("one two three"))
+            await peer.until(Accepted)
+            replica.hold()
+            before = len(replica.bodies)
+            upstream.release(2)
+            while len(replica.bodies) == before:  # noqa: ASYNC110
+                await trio.sleep(0.001)
+            await peer.send(Ping(b"y"))
+            assert isinstance(await peer.next(), Pong)
+            replica.release()
+            assert isinstance(await peer.next(), Tokens)
+            upstream.release(2)
+            await peer.until(Done)
+
+
+async def test_what_the_others_do_not_get_ends_the_generation(tmp_path: Path) -> None:
+    upstream, replica = FakeUpstream(), HeldReplica()
+    upstream.paused = True
+    async with keeping(tmp_path, upstream, Level.CLUSTER, replica=replica) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask("one two three"))
+        await peer.until(Accepted)
+        replica.hold()
+        before = len(replica.bodies)
+        upstream.release(2)
+        while len(replica.bodies) == before:  # noqa: ASYNC110
+            await trio.sleep(0.001)
+        replica.release(StorageError("it is another one's", StorageError.FENCED))
+        with trio.fail_after(PATIENCE):
+            while upstream.active:  # noqa: ASYNC110
+                await trio.sleep(0.001)
+    assert stored(tmp_path) == []
+
+
+async def test_a_server_alone_has_no_level_cluster(tmp_path: Path) -> None:
+    async with keeping(tmp_path, FakeUpstream()) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask("one", level="cluster"))
+        error = await peer.next()
+        assert isinstance(error, Error)
+        assert (error.code, error.retry) == ("invalid_request", False)
+        assert "--store" in error.message

@@ -13,6 +13,7 @@ import trio
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.storage.journal.disk import Files
 from llcuda_net.storage.records import Level, Result
+from llcuda_net.storage.replica.interface import Replica
 from llcuda_net.storage.results.interface import Query
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.storage.storage import WATCH, Storage
@@ -29,10 +30,13 @@ async def keeping(
     files: Files | None = None,
     watch: float = WATCH,
     clock: Callable[[], int] = time.time_ns,
+    replica: Replica | None = None,
     **settings: Any,
 ) -> AsyncIterator[tuple[Storage, MemoryListener]]:
     """Leaving it ends the server as a kill would: what runs stays open in the journal."""
-    storage = Storage(folder, on_sync=on_sync, files=files, watch=watch, clock=clock)
+    storage = Storage(
+        folder, on_sync=on_sync, files=files, watch=watch, clock=clock, replica=replica
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(storage.run)
         async with serving(upstream, persistence=Persistence(storage, level), **settings) as (
