@@ -312,7 +312,7 @@ class Resumer:
             RequestError: none of them does, with the code `interrupted`.
         """
         generation.stranded = True
-        told = ""
+        told, since = "", trio.current_time()
         while True:
             changed = self._changed  # before the look
             # One looks at a time, and in their order; but none waits for another one's model.
@@ -322,7 +322,8 @@ class Resumer:
                 except Interrupted:
                     raise
                 except RequestError as error:
-                    if error.message != told:
+                    # Of thousands that wait for a moment, as after a takeover, nothing is said.
+                    if error.message != told and trio.current_time() - since >= _RETRY:
                         told = error.message
                         reason = reason_of(error.code, told)
                         log.warning("resuming_waits", generation=generation.id, reason=reason)
