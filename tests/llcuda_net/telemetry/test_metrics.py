@@ -233,3 +233,28 @@ async def test_what_takes_memory(autojump_clock: trio.abc.Clock) -> None:
         assert of(found, "llcuda_memory_limit_bytes", kind="resident") == 256 << 20
         assert of(found, "llcuda_memory_limit_bytes", kind="running") == 64 << 20
         assert of(found, "llcuda_memory_refused_total") == 0
+
+
+class FakeCluster:
+    """A server among three, that has taken over from one."""
+
+    is_member = True
+    members = (1, 2, 3)
+    taken_over = (1, 40)
+
+
+async def test_how_a_server_stands_in_its_cluster(autojump_clock: trio.abc.Clock) -> None:
+    async with monitored(FakeUpstream()) as (monitor, server, _):
+        assert not any(name.startswith("llcuda_cluster") for name, *_ in await samples(monitor))
+        server.standing.cluster = cluster = FakeCluster()
+        found = await samples(monitor)
+        assert of(found, "llcuda_cluster_member") == of(found, "llcuda_ready") == 1
+        assert of(found, "llcuda_cluster_members") == 3
+        assert of(found, "llcuda_cluster_takeovers_total") == 1
+        assert of(found, "llcuda_cluster_adopted_total") == 40
+        cluster.is_member = False
+        found = await samples(monitor)
+        assert of(found, "llcuda_cluster_member") == of(found, "llcuda_ready") == 0
+        answer = await monitor.respond("/readyz", "")
+        assert answer is not None
+        assert b"lost its lease" in answer.body
