@@ -158,7 +158,9 @@ class Reading:
     def _differs(self, what: str) -> None:
         if not self._wrong:  # one wrong piece is followed by many
             self._wrong = True
-            self._ledger.violation(f"{self._job.kind}/{self._job.flavour}: {what}")
+            job = self._job
+            level = job.ask.get("level") or "default level"
+            self._ledger.violation(f"{job.kind}/{job.flavour}, {level}: {what}")
 
 
 def _usage(usage: dict[str, int]) -> tuple[int | None, int | None]:

@@ -167,7 +167,7 @@ class ResponseClients(OverHttp):
         parts = [part for item in response["output"] for part in item.get("content", ())]
         text = "".join(part["text"] for part in parts)
         if text != "".join(answer.texts):
-            raise WrongError(f"the response is {text!r}, and its deltas were {answer.texts!r}")
+            raise WrongError(f"{answer.id} is {text!r}, and its deltas were {answer.texts!r}")
         used = response["usage"]
         usage = {
             "completion_tokens": used["output_tokens"],

@@ -188,8 +188,6 @@ class Server:
             standing = membership.standing()
             if standing is Standing.FENCED:
                 self.accepts = False
-                self.running.clear()
-                self.over.clear()
                 self._begin()
             elif standing is Standing.STOPPED:
                 self.accepts = False
@@ -201,6 +199,8 @@ class Server:
     def _begin(self) -> None:
         """A new life, and what is left of those before."""
         while True:
+            self.running.clear()
+            self.over.clear()
             try:
                 number = self.membership.join()
                 former = self.membership.former

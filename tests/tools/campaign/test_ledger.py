@@ -47,7 +47,7 @@ def test_a_reading_that_is_right() -> None:
 def test_a_gap_a_repeat_and_a_wrong_end_are_noticed(order: list[int], what: str) -> None:
     five = job(count=5).pieces
     ledger = read(job(), [five[n] for n in order])
-    assert ledger.violations == [f"read/plain: {what}"]
+    assert ledger.violations == [f"read/plain, default level: {what}"]
 
 
 @pytest.mark.parametrize(
