@@ -89,7 +89,8 @@ class Committer(abc.ABC):
                 if work is not None:
                     work()
                 elif self._pause(life, now) != 0:
-                    if self._stopping.is_set() and (life.tries or not life.pending):
+                    ends = life.failed is not None or life.tries or not life.pending
+                    if self._stopping.is_set() and ends:
                         return
                 elif life.pending:
                     self._due = now + PACE
@@ -166,7 +167,8 @@ class Committer(abc.ABC):
         """See whether the database still has what it had committed."""
         life = self._life
         found = leases.last(db, life.number)
-        if found < life.last:
+        # Of a life that is fenced and taken over from, the journal is deleted: that is no loss.
+        if found < life.last and not leases.was_fenced(db, life.number):
             log.error("database_set_back", number=life.number, had=life.last, has=found)
             self._soon(self.on_set_back)
         self._connection = db

@@ -267,6 +267,12 @@ def _is_fenced(db: Connection, server: int) -> bool:
     return row is None or bool(row[0])
 
 
+def was_fenced(db: Connection, server: int) -> bool:
+    """Whether a server is known, and fenced."""
+    row = db.execute("SELECT fenced FROM servers WHERE number = %s", (server,)).fetchone()
+    return row is not None and bool(row[0])
+
+
 def journal(
     db: Connection, server: int, after: int = 0, limit: int = 64
 ) -> list[tuple[int, bytes]]:

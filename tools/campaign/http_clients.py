@@ -114,9 +114,9 @@ class OverHttp:
         """The JSON of an answer or event; see `checked`."""
         return checked(status, body)
 
-    def _failed(self, reading: Reading, job: Job, error: WrongError) -> None:
-        """A reading ended with an error: none is allowed here."""
-        reading.fail(str(error))
+    def _failed(self, reading: Reading, job: Job, error: WrongError, id_: str = "") -> None:
+        """A reading of a generation, if it is known, ended with an error: none is allowed here."""
+        reading.fail(f"{id_}: {error}" if id_ else str(error))
 
 
 class HttpClients(OverHttp):
@@ -164,7 +164,7 @@ class HttpClients(OverHttp):
                 while not await once(answer):  # noqa: ASYNC110 -- it waits for a server
                     await trio.sleep(_PAUSE)
             except WrongError as error:
-                self._failed(reading, job, error)
+                self._failed(reading, job, error, answer.id)
                 return None
             usage = answer.usage or {}
             result = Result(answer.text, answer.reason, answer.stop, usage)

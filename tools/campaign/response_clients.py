@@ -72,7 +72,7 @@ class ResponseClients(OverHttp):
                 while not await self._read(answer):  # noqa: ASYNC110 -- it waits for a server
                     await trio.sleep(_PAUSE * self._rng.random())
             except WrongError as error:
-                self._failed(answer.reading, job, error)
+                self._failed(answer.reading, job, error, answer.generation)
                 return
             assert answer.result is not None
             answer.reading.end(answer.generation, answer.result, tells_splices=False)

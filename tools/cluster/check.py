@@ -113,7 +113,10 @@ def _left(url: str) -> list[str]:
             "SELECT owner, key, array_agg(id) FROM llcuda.results"
             " WHERE key IS NOT NULL AND state = 'done' GROUP BY 1, 2 HAVING count(*) > 1 LIMIT 5"
         ).fetchall()
-        out += [f"one key ran more than once: {row}" for row in twice]
+        for owner, key, ids in twice:
+            found = _results(url, ids).values()
+            what = [f"{one.id} at {one.level}, finished {one.finished}" for one in found]
+            out.append(f"one key of {owner} ran more than once: {key}: {'; '.join(what)}")
     return out
 
 

@@ -106,6 +106,9 @@ class ClusterClients(Clients):
         self._http = ClusterHttp(*over_http)
         self._responses = ClusterResponses(*over_http)
         self._http.token = self._responses.token = options.token
+        over: tuple[ClusterHttp, ClusterResponses] = (self._http, self._responses)
+        for one in over:
+            one.ended = self.ended
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:

@@ -23,10 +23,14 @@ class _OfCluster(OverHttp):
                 raise CutError(str(error)) from error
             raise
 
-    def _failed(self, reading: Reading, job: Job, error: WrongError) -> None:
+    #: Ids of generations that ended with an error that is allowed.
+    ended: set[str]
+
+    def _failed(self, reading: Reading, job: Job, error: WrongError, id_: str = "") -> None:
         if not is_allowed(error.code, job):
-            super()._failed(reading, job, error)
+            super()._failed(reading, job, error, id_)
             return
+        self.ended.add(id_)
         self._ledger.counts["errors"] += 1
         reading.excuse()
 

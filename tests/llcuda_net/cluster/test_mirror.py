@@ -29,11 +29,12 @@ from llcuda_net.generation.request import from_journal
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
+from llcuda_net.storage.journal.segments import restated
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.migrations import migrate
 from llcuda_net.storage.postgres.opening import open_postgres
 from llcuda_net.storage.records import Ended, Level, Result, TokenLog
-from llcuda_net.storage.replica.interface import Accept
+from llcuda_net.storage.replica.interface import Accept, Adopted
 from llcuda_net.storage.storage import Storage
 from llcuda_net.upstream.interface import CompletionEvent
 from tests.support.storage.interleaving import standing, wait_for_lock
@@ -550,3 +551,31 @@ async def test_a_database_that_was_set_back_gets_what_runs_again(
                 await trio.sleep(0.01)
         assert database.logs(one) == {"generation-1": pieces(6), "generation-2": pieces(5)}
         assert database.do(lambda db: leases.last(db, one)) > before
+
+
+async def test_a_life_that_is_taken_over_from_was_not_set_back(
+    database: Database, tmp_path: Path
+) -> None:
+    one, other = database.join(), database.join()
+    async with database.serving(tmp_path, one) as storage:
+        entry = storage.start(opened(1, level=Level.CLUSTER))
+        grown(entry, 4)
+        await committed(storage)
+        told: list[bool] = []
+        assert storage.replica is not None
+        storage.replica.on_set_back = lambda: told.append(True)
+        database.fence(other, one)
+        found = database.do(lambda db: recovery.read(db, one)).generations
+        adopted = [Adopted(found[0].id, [*restated(found[0], 1)], 1)]
+        assert database.do(lambda db: leases.adopt(db, other, one, 1, adopted))
+        assert database.do(lambda db: leases.adopted(db, other, one))
+        database.do(
+            lambda db: db.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+        grown(entry, 1)
+        with pytest.raises(StorageError):
+            await committed(storage)
+        assert told == []
