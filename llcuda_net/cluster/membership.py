@@ -20,7 +20,7 @@ import structlog
 from llcuda_net.cluster import leases
 from llcuda_net.cluster.leases import Member
 from llcuda_net.cluster.lives import Lives
-from llcuda_net.cluster.standing import LEASE, OwnLease, Standing, suspended_clock
+from llcuda_net.cluster.standing import LEASE, WEDGED, OwnLease, Standing, suspended_clock
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.migrations import migrate
@@ -76,6 +76,7 @@ class Membership:
         self._using = threading.Lock()  # around uses of the session
         self._lock = threading.Lock()  # around changes of the next one
         self._own = OwnLease(0.0, 0.0)
+        self._heard: float | None = None  # when the server was last known to do anything
         self._listening: Connection | None = None
         self._stopping = False
         self._failed = False
@@ -107,6 +108,12 @@ class Membership:
                 return
             self._own = self._own.refused()
         self.on_news()
+
+    def alive(self) -> None:
+        """The server does something; from the first call on, it renews only while it is called."""
+        before, self._heard = self._heard, self._clock()
+        if before is not None and self._heard - before > WEDGED:
+            self.wake()
 
     # -- its lives ----------------------------------------------------------------------------
 
@@ -198,6 +205,10 @@ class Membership:
         with self._lock:
             number = self.number
             if not number or self._own.fenced:  # until the next life
+                return
+            if self._heard is not None and sent - self._heard > WEDGED:
+                self._own = self._own.asked(sent)
+                log.error("server_hangs", number=number, seconds=round(sent - self._heard))
                 return
             self._own = self._own.asked(sent)
 

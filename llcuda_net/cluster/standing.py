@@ -22,6 +22,9 @@ LEASE = 5.0
 #: Seconds between renewals; and after which the server stops by itself, since it has sent the last
 #: renewal that was answered. Clocks may differ in speed by LEASE / STOP.
 RENEW, STOP = 1.0, 4.0
+#: Seconds after which a server that does nothing any more renews its lease no longer: its process
+#: lives, and its event loop hangs.
+WEDGED = 20.0
 
 
 def suspended_clock() -> float:

@@ -153,6 +153,7 @@ class Cluster:
                 self.membership.stop()
 
     def _news(self) -> None:
+        self.membership.alive()
         self._life.news()
         if self.membership.due:
             self._looks.set()

@@ -12,7 +12,7 @@ import pytest
 
 from llcuda_net.cluster import leases
 from llcuda_net.cluster.membership import Membership
-from llcuda_net.cluster.standing import RENEW, STOP, Standing
+from llcuda_net.cluster.standing import RENEW, STOP, WEDGED, Standing
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.replica.interface import Accept
 from tests.support.processes import PATIENCE, wait_until
@@ -193,3 +193,19 @@ def test_an_outage_stops_it_and_its_end_makes_it_a_member_again(
             other = do(lambda db: leases.join(db, "b", "b:9000", -1.0))
             assert do(lambda db: leases.expired(db, 1, LONG)) == []
             assert do(lambda db: leases.expired(db, 1, 0.0)) == [other]
+
+
+def test_a_server_that_hangs_lets_its_lease_go(url: str, tmp_path: Path) -> None:
+    server = Server(url, tmp_path)
+    server.membership.join()
+    with server.renewing() as membership:
+        membership.alive()
+        server.clock.now += WEDGED
+        server.again()
+        assert membership.standing() is Standing.MEMBER
+        server.clock.now += STOP + 0.1
+        server.again()
+        assert membership.standing() is Standing.STOPPED  # it is not renewed
+        membership.alive()
+        server.again()
+        assert membership.standing() is Standing.MEMBER
