@@ -32,7 +32,6 @@ from llcuda_net.server.processes.folders import left_by_processes
 from llcuda_net.server.processes.part import Part
 from llcuda_net.server.sockets import (
     address_of,
-    adopt_listener,
     open_listeners,
     raise_descriptor_limit,
     tls_context,
@@ -147,6 +146,7 @@ class _Serving:
     ) -> None:
         self._settings = settings
         self._part = part
+        self._shared: int | None = None  # so many listeners are of all processes; None: all
         self._users = users
         self._tls = tls
         self._upstreams = upstreams
@@ -282,7 +282,9 @@ class _Serving:
         settings, part = self._settings, self._part
         listeners = await open_listeners(settings.host, settings.port, shared=part is not None)
         if part is not None:
-            listeners = [*listeners, adopt_listener(part.descriptor)]
+            alone = await open_listeners(part.host, part.port, shared=True)  # the parent holds it
+            self._shared = len(listeners)
+            listeners = [*listeners, *alone]
         if self._tls is None:
             return listeners
         return [trio.SSLListener(x, self._tls, https_compatible=True) for x in listeners]
@@ -352,7 +354,7 @@ class _Serving:
             scheme = "http" if self._settings.tls_cert is None else "https"
             log.info("page", url=f"{scheme}://{address_of(listeners[0])}/")
         with contextlib.suppress(OSError):  # the parent process may not read it
-            for listener in listeners if self._part is None else listeners[:-1]:
+            for listener in listeners[: self._shared]:
                 echo(f"listening on {address_of(listener)}", flush=True)
             for monitored in self._monitored:
                 echo(f"metrics on http://{address_of(monitored)}/metrics", flush=True)

@@ -139,19 +139,6 @@ async def _open_shared(host: str, port: int) -> Sequence[trio.SocketListener]:
     return out
 
 
-def adopt_listener(descriptor: int) -> trio.SocketListener:
-    """A listener of a socket that this process was given, and that listens already.
-
-    Raises:
-        ListenError: there is none.
-    """
-    try:
-        sock = socket.socket(fileno=descriptor)
-    except OSError as error:
-        raise ListenError(f"descriptor {descriptor} is no socket: {error.strerror}") from None
-    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-
-
 def address_of(listener: trio.SocketListener | trio.SSLListener[trio.SocketStream]) -> str:
     """Where it listens, as HOST:PORT."""
     inner = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener

@@ -241,6 +241,9 @@ def test_what_one_process_cannot_serve_ends_all_with_its_error(tmp_path: Path) -
     [
         (["--store", "none"], "needs a store that the processes share"),
         (["--metrics-port", "65535"], "leaves no port"),
+        (["--advertise", "h:65535"], "leaves no port"),
+        (["--advertise", "h:8999", "--port", "9000"], "of each process alone"),
+        (["--memory-limit", "200M"], "each needs 128M"),
         (["--store", "postgresql:///x?host=/nonexistent"], "does not answer"),
         (["--processes", "0"], "at least 1"),
     ],

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import trio
 
-from llcuda_net.config.settings import Settings
+from llcuda_net.config.settings import LEAST_MEMORY, Settings
 from llcuda_net.server.processes.database import end_with_parent
 from llcuda_net.server.processes.part import OPTION, Part
+from llcuda_net.util.process_memory import cgroup_limit
 
 #: How the line begins with which a server says that it serves.
 READY = "listening on "
@@ -55,6 +56,10 @@ def options(
         out += ["--store", store]
     if settings.metrics_port:
         out += ["--metrics-port", str(settings.metrics_port + part.number - 1)]
+    limit, group = settings.memory_limit, cgroup_limit()
+    if limit is not None or group is not None:
+        total = group // 2 if limit is None and group is not None else limit or 0
+        out += ["--memory-limit", str(max(LEAST_MEMORY, total // part.of))]
     if not settings.upstream:
         # Each runs models of its own, and together they may take what one would.
         cores = len(os.sched_getaffinity(0))
@@ -70,17 +75,15 @@ class Child:
 
     Args:
         number: from 1 on.
-        alone: a listening socket on which it is reached alone; it outlives the process.
         command: its command line.
 
     Attributes:
         serving: whether it has ever served.
     """
 
-    def __init__(self, number: int, alone: socket.socket, command: Sequence[str]) -> None:
+    def __init__(self, number: int, command: Sequence[str]) -> None:
         self.number = number
         self.serving = False
-        self._alone = alone
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -102,7 +105,6 @@ class Child:
             self._command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            pass_fds=[self._alone.fileno()],
             process_group=0,  # Ctrl-C is for who started it, who passes it on
             preexec_fn=end_with_parent(signal.SIGKILL),
         )

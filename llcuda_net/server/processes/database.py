@@ -45,7 +45,7 @@ _SETTINGS = {
     "cluster_name": "llcuda",
 }
 #: Connections of each process, and of others.
-_OF_EACH, _OF_OTHERS = 16, 24
+_OF_EACH, _OF_OTHERS = 32, 24
 #: Bytes of the log of earlier starts that are kept.
 _LOG = 4 << 20
 #: Seconds for it to end by itself, and for one of an earlier start to be gone.

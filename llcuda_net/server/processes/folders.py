@@ -19,6 +19,8 @@ from llcuda_net.storage.results.sqlite import RESULTS
 log = structlog.get_logger(__name__)
 
 _FOLDER = "processes"
+#: What to do where results of another store are in a data directory.
+MOVE = "llcuda store migrate, see docs/results.md"
 
 
 def folder_of(directory: Path, number: int) -> Path:
@@ -60,7 +62,7 @@ def left_by_one(directory: Path) -> None:
         log.warning(
             "results_elsewhere",
             file=str(directory / RESULTS),
-            do="llcuda store migrate, see docs/results.md",
+            do=MOVE,
         )
 
 

@@ -17,16 +17,16 @@ from pathlib import Path
 import structlog
 import trio
 
-from llcuda_net.config.settings import Settings
+from llcuda_net.config.settings import LEAST_MEMORY, Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.errors import ConfigError, StorageError
 from llcuda_net.server.processes import child as children
 from llcuda_net.server.processes.child import Child
-from llcuda_net.server.processes.database import Database, stop
-from llcuda_net.server.processes.folders import folder_of, left_by_one
+from llcuda_net.server.processes.database import FOLDER, Database, stop
+from llcuda_net.server.processes.folders import MOVE, folder_of, left_by_one
 from llcuda_net.server.processes.folders import left_by_processes as left_by
 from llcuda_net.server.processes.part import Part
-from llcuda_net.server.processes.ports import hold, listen_alone
+from llcuda_net.server.processes.ports import hold
 from llcuda_net.server.sockets import tls_context
 from llcuda_net.storage.data_dir import default_directory, prepare_folder
 from llcuda_net.storage.directory_lock import DirectoryLock
@@ -69,17 +69,22 @@ def run(settings: Settings, given: Sequence[str], engine: Sequence[str] | None) 
         own = Database(directory, settings.processes) if settings.store == "sqlite" else None
         if own is not None:
             own.prepare()
+        elif Database(directory).exists:
+            log.warning("results_elsewhere", folder=str(directory / FOLDER), do=MOVE)
         store = None if own is None else own.url
         made = []
         for number in range(1, settings.processes + 1):
-            alone, reached = _alone(settings, number)
-            part = Part(number, settings.processes, alone.fileno())
+            host, first = _alone(settings, number)
+            of_one, alone = hold(host, first)
+            held += of_one
+            reached = _reached(settings, number) or str(Address(host, alone))
+            part = Part(number, settings.processes, host, alone)
             folder = folder_of(directory, number)
             folder.parent.mkdir(mode=0o700, exist_ok=True)
             options = children.options(
                 settings, part, folder=folder, port=port, alone=reached, store=store
             )
-            made.append(Child(number, alone, children.command_line(given, engine, options)))
+            made.append(Child(number, children.command_line(given, engine, options)))
         address = str(Address(held[0].getsockname()[0], port))
         return trio.run(_Parent(settings, address, own, made).run)
     finally:
@@ -88,14 +93,19 @@ def run(settings: Settings, given: Sequence[str], engine: Sequence[str] | None) 
             one.close()
 
 
-def _alone(settings: Settings, number: int) -> tuple[socket.socket, str]:
-    """Where a process is reached alone: a socket, and its address for the others."""
+def _alone(settings: Settings, number: int) -> tuple[str, int]:
+    """Where a process listens alone; port 0: a free one."""
     if settings.advertise is None:
-        found = listen_alone("127.0.0.1", 0)
-        return found, str(Address(*found.getsockname()[:2]))
+        return "127.0.0.1", 0
+    return settings.host, int(settings.advertise.rpartition(":")[2]) + number - 1
+
+
+def _reached(settings: Settings, number: int) -> str | None:
+    """Where others reach it, by the settings."""
+    if settings.advertise is None:
+        return None
     host, _, first = settings.advertise.rpartition(":")
-    port = int(first) + number - 1
-    return listen_alone(settings.host, port), f"{host}:{port}"
+    return f"{host}:{int(first) + number - 1}"
 
 
 def _check(settings: Settings) -> None:
@@ -111,9 +121,20 @@ def _check(settings: Settings) -> None:
         raise ConfigError(
             "--processes needs a store that the processes share: leave --store none away"
         )
+    limit = settings.memory_limit
+    if limit is not None and limit < LEAST_MEMORY * settings.processes:
+        raise ConfigError(
+            f"--memory-limit {limit} is too little for {settings.processes} processes: each needs "
+            f"{LEAST_MEMORY >> 20}M"
+        )
     if settings.advertise is not None:
-        last = int(settings.advertise.rpartition(":")[2]) + settings.processes - 1
-        if last > 65_535:
+        first = int(settings.advertise.rpartition(":")[2])
+        if first <= settings.port < first + settings.processes:
+            raise ConfigError(
+                f"--advertise {settings.advertise}: that port and those that follow it are of each "
+                f"process alone, and --port {settings.port} is of all: choose another one"
+            )
+        if first + settings.processes > 65_536:
             raise ConfigError(
                 f"--advertise {settings.advertise} leaves no port for each of {settings.processes} "
                 "processes: they have this one and those that follow it"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 #: The option, which no person gives.
 OPTION = "--as-process"
-_TEXT = re.compile(r"([1-9]\d{0,3})/([1-9]\d{0,3}):(\d{1,6})")
+_TEXT = re.compile(r"([1-9]\d{0,3})/([1-9]\d{0,3}):(.*):([1-9]\d{0,4})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +17,17 @@ class Part:
     Attributes:
         number: from 1 on.
         of: how many there are.
-        descriptor: a listening socket on which this one is reached alone.
+        host, port: where this one listens alone, beside the port that all share.
     """
 
     number: int
     of: int
-    descriptor: int
+    host: str
+    port: int
 
     def __str__(self) -> str:
         """As the command line has it."""
-        return f"{self.number}/{self.of}:{self.descriptor}"
+        return f"{self.number}/{self.of}:{self.host}:{self.port}"
 
     @classmethod
     def parse(cls, text: str) -> Part:
@@ -38,4 +39,5 @@ class Part:
         found = _TEXT.fullmatch(text)
         if found is None:
             raise ValueError(f"{text!r} is of no process of ours")
-        return cls(*map(int, found.groups()))
+        number, of, host, port = found.groups()
+        return cls(int(number), int(of), host, int(port))

@@ -1,4 +1,4 @@
-"""The ports of several processes: one that they share, and one for each alone.
+"""The ports of several processes: one that they share, and one of each alone.
 
 Linux gives each new connection to one of the sockets that listen on a port with SO_REUSEPORT. Any
 process of the same user may add one, also by mistake. So the port is first had for itself alone,
@@ -44,21 +44,6 @@ def hold(host: str, port: int) -> tuple[list[socket.socket], int]:
             if port or attempt == _ATTEMPTS - 1:
                 raise _refused(host, port, error) from None
     raise AssertionError("the last attempt returns or raises")
-
-
-def listen_alone(host: str, port: int) -> socket.socket:
-    """A listening socket on the first address of a host, for one process; port 0: a free one.
-
-    Raises:
-        ListenError: the address cannot be had.
-    """
-    family, address = _addresses(host, port)[0]
-    try:
-        found = _bound(family, address, shared=False)
-    except OSError as error:
-        raise _refused(host, port, error) from None
-    found.listen()
-    return found
 
 
 def _addresses(host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tuple[object, ...]]]:

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from llcuda_net.errors import ListenError
-from llcuda_net.server.processes.ports import hold, listen_alone
-from llcuda_net.server.sockets import address_of, adopt_listener, open_listeners
+from llcuda_net.server.processes.ports import hold
+from llcuda_net.server.sockets import address_of, open_listeners
 
 
 def close(sockets: Sequence[socket.socket]) -> None:
@@ -50,16 +50,5 @@ def test_a_name_with_several_addresses_has_one_port_on_all() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "nobody.invalid", "x" * 300])
 def test_an_address_that_is_not_ours(host: str) -> None:
-    for attempt in (hold, listen_alone):
-        with pytest.raises(ListenError, match="cannot listen on"):
-            attempt(host, 0)
-
-
-async def test_a_listener_is_handed_over_by_its_descriptor() -> None:
-    alone = listen_alone("127.0.0.1", 0)
-    address = "{}:{}".format(*alone.getsockname())
-    listener = adopt_listener(alone.detach())
-    assert address_of(listener) == address
-    await listener.aclose()
-    with pytest.raises(ListenError, match="no socket"):
-        adopt_listener(1 << 20)
+    with pytest.raises(ListenError, match="cannot listen on"):
+        hold(host, 0)
