@@ -115,8 +115,8 @@ def _left(url: str) -> list[str]:
         ).fetchall()
         for owner, key, ids in twice:
             found = _results(url, ids).values()
-            what = [f"{one.id} at {one.level}, finished {one.finished}" for one in found]
-            out.append(f"one key of {owner} ran more than once: {key}: {'; '.join(what)}")
+            each = [f"{one.id} at {one.level}, finished {one.finished}" for one in found]
+            out.append(f"one key of {owner} ran more than once: {key}: {'; '.join(each)}")
     return out
 
 
