@@ -11,6 +11,7 @@ and notifies.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
@@ -67,8 +68,9 @@ class Scheduler:
         self._running: dict[Ticket, Flow] = {}
         self._quotas: dict[str, UserQuota] = {}
         self._all_lengths = MovingMean()
-        #: Tokens of what runs no more, by model, class and user.
-        self._served: dict[tuple[str, int, str], float] = {}
+        #: Tokens of what runs no more, by model, class and user,
+        #: and when the last of it ended; the last changed at the end.
+        self._served: OrderedDict[tuple[str, int, str], tuple[float, float]] = OrderedDict()
         self._reporter = WaitReporter(self._queue, self._quotas, explain, delay)
         self._number = 0
         self._dispatching = False
@@ -121,12 +123,23 @@ class Scheduler:
         """How many wait for a model, and how long one more would; None: that is not known."""
         return self._queue.queued(model), self._reporter.next_wait(model, self._clock())
 
-    def served(self) -> dict[tuple[str, int, str], float]:
-        """Tokens read and made since the start, by model, class and user."""
-        found = dict(self._served)
+    def served(self, since: float = -math.inf) -> dict[tuple[str, int, str], float]:
+        """Tokens read and made since the start, by model, class and user.
+
+        Args:
+            since: only of those who have had any since then, on the clock.
+        """
+        found: dict[tuple[str, int, str], float] = {}
+        for place, (tokens, changed) in reversed(self._served.items()):
+            if changed < since:
+                break
+            found[place] = tokens
         for ticket, flow in self._running.items():
             place = _place_of(ticket, flow)
-            found[place] = found.get(place, 0.0) + ticket.tokens_used()
+            before = found.get(place)
+            if before is None:
+                before = self._served.get(place, (0.0, 0.0))[0]
+            found[place] = before + ticket.tokens_used()
         return found
 
     def running_of_users(self) -> dict[str, int]:
@@ -268,9 +281,11 @@ class Scheduler:
     def _stop(self, ticket: Ticket) -> Lease | None:
         """Count a ticket's use, as it runs no more; returns the slot that is to be given back."""
         flow = self._running.pop(ticket)
-        used = flow.quota.finish(ticket, self._clock())
+        now = self._clock()
+        used = flow.quota.finish(ticket, now)
         place = _place_of(ticket, flow)
-        self._served[place] = self._served.get(place, 0.0) + used
+        self._served[place] = self._served.get(place, (0.0, now))[0] + used, now
+        self._served.move_to_end(place)
         self._queue.changed(flow.quota)
         flow.priority_class.clock.finish(flow.counter, ticket, max(1.0, used))
         flow.priority_class.running -= 1

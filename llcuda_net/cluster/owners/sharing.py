@@ -6,14 +6,15 @@ one has its tokens. What a server served before it was first heard counts for no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from llcuda_net.cluster.owners.loads import OtherLoad, Served
 
 _Place = tuple[str, int, str]
-#: Seconds for which what a user was served is reported after it last changed.
+#: Seconds for which what a user was served is reported after the last of it: a report or two may be
+#: lost meanwhile.
 LATELY = 10.0
 
 
@@ -41,34 +42,6 @@ class Sharing:
                     found[place] = found.get(place, 0.0) + more
         self._heard = now
         return [Served(*place, tokens) for place, tokens in found.items()]
-
-
-class Changed:
-    """What of one's own served tokens is to be reported: that which has changed lately."""
-
-    def __init__(self) -> None:
-        self._last: dict[_Place, tuple[float, float]] = {}
-
-    def __repr__(self) -> str:
-        return f"<Changed: {len(self._last)} users and models>"
-
-    def lately(self, served: Collection[Served], now: float) -> tuple[Served, ...]:
-        """Those whose tokens have changed within LATELY seconds.
-
-        Args:
-            now: on any clock that does not go back.
-        """
-        out = []
-        last, self._last = self._last, {}
-        for one in served:
-            place = one.model, one.priority, one.user
-            tokens, since = last.get(place, (0.0, now))
-            if one.tokens != tokens:
-                since = now
-            self._last[place] = one.tokens, since
-            if now - since <= LATELY:
-                out.append(one)
-        return tuple(out)
 
 
 def running_elsewhere(loads: Sequence[OtherLoad]) -> Mapping[str, int]:

@@ -21,7 +21,7 @@ from llcuda_net.cluster.owners.claims import Claim
 from llcuda_net.cluster.owners.loads import Load, ModelLoad, OtherLoad, Served
 from llcuda_net.cluster.owners.plan import Mine, Planner, Steps
 from llcuda_net.cluster.owners.routing import Offer
-from llcuda_net.cluster.owners.sharing import Changed, Sharing, renamed, running_elsewhere
+from llcuda_net.cluster.owners.sharing import LATELY, Sharing, renamed, running_elsewhere
 from llcuda_net.cluster.standing import Standing
 from llcuda_net.config.upstreams import EMBEDDINGS
 from llcuda_net.errors import RequestError
@@ -76,7 +76,7 @@ class Owners:
         self._scheduler = scheduler
         self._claims = claims
         self._planner = Planner()
-        self._sharing, self._changed = Sharing(), Changed()
+        self._sharing = Sharing()
         self._known: list[Claim] = []
         self._heard_at = 0.0
         #: Requests that were sent to others: when, to which server, for which model.
@@ -213,16 +213,17 @@ class Owners:
                 queued,
                 wait,
             )
+        lately = self._scheduler.served(trio.current_time() - LATELY)
         served = [
             Served(names.get(key, ""), priority, user, tokens)
-            for (key, priority, user), tokens in self._scheduler.served().items()
+            for (key, priority, user), tokens in lately.items()
         ]
         held = 0 if self._claims else len(pool.backends)
         reaches = {url: one.model for url, one in self._mine().items() if one.reached}
         return Load(
             models,
             reaches if self._claims else {},
-            self._changed.lately(served, trio.current_time()),
+            tuple(served),
             self._scheduler.running_of_users(),
             held,
             tuple(
@@ -291,12 +292,15 @@ class Owners:
         name = self._canonical(model, others)
         if name is None:
             return None
+        own = self._own(name)
+        if not own.seconds():
+            return None
         offers = [
             Offer(one.server, found.slots, found.free, found.queued, found.wait)
             for one in others
             if (found := _named(one.load, name)) is not None
         ]
-        server = routing.choose(self._own(name), offers, self._sent_lately(name, others))
+        server = routing.choose(own, offers, self._sent_lately(name, others))
         if server is not None:
             self._sent.append((trio.current_time(), server, name))
         return server

@@ -212,6 +212,13 @@ def test_what_was_served_here_is_reported_with_what_runs() -> None:
         ("m", Priority.LOW, "ann"): 2,
     }
     assert desk.scheduler.running_of_users() == {"ann": 1, "bob": 1}
+    desk.wait(5.0)
+    # Of what runs no more only what has ended since then.
+    assert desk.scheduler.served(since=1.0) == {
+        ("m", Priority.NORMAL, "bob"): 5,
+        ("m", Priority.LOW, "ann"): 2,
+    }
+    assert len(desk.scheduler.served(since=0.0)) == 3
     waits = [desk.submit(BOB, model="m") for _ in range(3)]
     assert desk.scheduler.outlook("m") == (3, None)
     assert desk.scheduler.outlook("n") == (0, None)

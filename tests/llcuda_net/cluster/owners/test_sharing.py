@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from llcuda_net.cluster.owners.loads import Load, OtherLoad, Served
-from llcuda_net.cluster.owners.sharing import (
-    LATELY,
-    Changed,
-    Sharing,
-    renamed,
-    running_elsewhere,
-)
+from llcuda_net.cluster.owners.sharing import Sharing, renamed, running_elsewhere
 
 
 def load(server: int, **tokens: float) -> OtherLoad:
@@ -42,18 +36,6 @@ def test_those_of_several_are_added() -> None:
     sharing = Sharing()
     heard(sharing, load(2), load(3))
     assert heard(sharing, load(2, ann=3), load(3, ann=4, bob=1)) == {"ann": 7, "bob": 1}
-
-
-def test_what_has_not_changed_for_a_while_is_left_out() -> None:
-    changed = Changed()
-    ann, bob = Served("m", 1, "ann", 5), Served("m", 1, "bob", 7)
-    assert changed.lately([ann, bob], 0.0) == (ann, bob)
-    assert changed.lately([ann, bob], LATELY) == (ann, bob)
-    more = Served("m", 1, "bob", 8)
-    assert changed.lately([ann, more], LATELY + 1) == (more,)
-    assert changed.lately([ann, more], 2 * LATELY + 1) == (more,)
-    assert changed.lately([ann, more], 2 * LATELY + 2) == ()
-    assert changed.lately([], 0.0) == ()
 
 
 def test_models_are_named_as_they_are_here() -> None:
