@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any
 
 import structlog
@@ -249,6 +249,8 @@ class Resumer:
     Args:
         enter: a place in the queue for a generation; its readers see each move.
         ready: called with a generation when its upstream is there, and its readers' time begins.
+        elsewhere: returns the names of the models that other servers of the cluster have: what
+            needs one of these waits, and goes there.
     """
 
     def __init__(
@@ -258,7 +260,9 @@ class Resumer:
         scheduler: Scheduler,
         enter: Callable[[Generation, SlotRequest], Ticket],
         ready: Callable[[Generation], None],
+        elsewhere: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        self._elsewhere = elsewhere
         self._runner = runner
         self._pool = pool
         self._scheduler = scheduler
@@ -360,6 +364,8 @@ class Resumer:
                 raise UpstreamUnavailable("its model is not there yet")
             if any(not one.model_key for one in known):
                 raise UpstreamUnavailable("which models the upstreams have is not known yet")
+            if last.model.get("name") in self._elsewhere():
+                raise UpstreamUnavailable("another server of the cluster has its model")
             raise Interrupted(
                 "the server was stopped, and this cannot be continued: "
                 + (

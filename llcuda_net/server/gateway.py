@@ -187,6 +187,7 @@ class Gateway:
             self._scheduler,
             functools.partial(self._enter, always=True),
             self.left,
+            lambda: self.elsewhere_models,
         )
         self._waiting = Waiting(
             pool, self._scheduler, settings.failover_seconds, self._resumer.look

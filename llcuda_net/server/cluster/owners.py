@@ -207,7 +207,7 @@ class Owners:
             if not up and any(one.loadable for one in backends):
                 slots, wait = 1, _LOADING + (wait or 0.0)
             models[name] = ModelLoad(
-                tuple({n for one in backends for n in (one.model, *one.spec.aliases)} - {name}),
+                tuple({n for one in backends for n in _names_of(one)} - {name}),
                 slots,
                 sum(one.free for one in up if not one.resting and not one.leaving),
                 queued,
@@ -313,9 +313,7 @@ class Owners:
 
     def _own(self, name: str) -> Offer:
         keys = {
-            one.model_key
-            for one in self._pool.of("")
-            if one.model_key and name in (one.model, *one.spec.aliases)
+            one.model_key for one in self._pool.of("") if one.model_key and name in _names_of(one)
         }
         backends = [one for one in self._pool.backends if one.model_key in keys]
         up = [one for one in backends if one.up and not one.draining]
@@ -343,6 +341,12 @@ class Owners:
             {"url": one.url, "server": one.server if one.live else None, "epoch": one.epoch}
             for one in self._known
         ]
+
+
+def _names_of(backend: Backend) -> set[str]:
+    """All names of its model: the one that is given to it, aliases, what it calls itself."""
+    own = backend.fingerprint().get("name")
+    return {backend.model, *backend.spec.aliases, *([own] if isinstance(own, str) else ())}
 
 
 def _named(load: Load, name: str) -> ModelLoad | None:
