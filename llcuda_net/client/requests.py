@@ -28,7 +28,7 @@ CHANNELS, UPLOADS = "channels", "uploads"
 #: Feature of a server: it goes on with conversations.
 PREVIOUS = "previous"
 #: What the client takes, for the server to know.
-TAKES = (CHANNELS, "ignored")
+TAKES = (CHANNELS, "ignored", "epochs")
 #: Errors of a server that stops, or that has no say any more: its generations go on elsewhere.
 LEAVING = (wire.ErrorCode.SHUTTING_DOWN, wire.ErrorCode.LEASE_LOST)
 #: What the ids of answers begin with where they are of another API; behind it is the generation's.
@@ -43,8 +43,8 @@ class Request:
         needs: the features that a server must have for it, each with what one without it lacks.
     """
 
-    #: Whether credit governs what arrives for it.
-    metered = False
+    #: Whether credit governs what arrives for it, and whether it asked for splices.
+    metered = splices = False
 
     def __init__(
         self, make: Callable[[int], wire.Frame], needs: Mapping[str, str] | None = None
@@ -122,6 +122,7 @@ class Reading(Request):
         self._started = trio.current_time()
         self._sent = False
         self._switched = False  # the answer has channels
+        self.splices = request.splices
         self.accepted: wire.Accepted | None = None
         self.received = request.first if isinstance(request, wire.Attach) else 0
 
@@ -196,13 +197,15 @@ class Reading(Request):
         )
 
     def saw(self, frame: wire.Frame) -> None:
-        """Count pieces, and remember the latest acceptance, and whether there are channels."""
+        """Count pieces; remember the last acceptance and epoch, and whether there are channels."""
         if isinstance(frame, wire.Tokens):
             self.received += len(frame.pieces)
         elif isinstance(frame, wire.Accepted):
             self.accepted = frame
         elif isinstance(frame, wire.Channel):
             self._switched = True
+        elif isinstance(frame, wire.Splice) and frame.epoch is not None and self.accepted:
+            self.accepted = replace(self.accepted, epoch=frame.epoch)
 
     def passes(self, error: wire.Error, *, again: bool) -> bool:
         """As for others; but a generation held in memory alone does not outlive the server."""

@@ -242,7 +242,8 @@ class Stream:
                 self._queued = Queued(frame.position, frame.wait, frame.reason)
                 self._events.append(self._queued)
             elif isinstance(frame, wire.Splice):
-                self._answer.splice(Spliced(frame.position, frame.reason))
+                if self._channel.request.splices:  # else it tells of the epoch alone
+                    self._answer.splice(Spliced(frame.position, frame.reason))
             elif isinstance(frame, wire.Channel):
                 channel = Channel(frame.channel, frame.index, frame.id or "", frame.name or "")
                 self._answer.switch(frame.position, channel)

@@ -66,11 +66,13 @@ class Failover(NamedTuple):
     Attributes:
         position: the number of the piece before which that was; 0: nobody has seen anything.
         at: when, on trio's clock.
+        epoch: of the pieces from there on, where another server goes on with it; else 0.
     """
 
     position: int
     reason: str
     at: float
+    epoch: int = 0
 
 
 @dataclass(slots=True)

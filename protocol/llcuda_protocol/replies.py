@@ -114,17 +114,20 @@ class Queue:
 class Splice:
     """Another upstream continues the generation from piece number `position` on.
 
-    `reason` is for people. The frame comes before that piece.
+    `reason` is for people. The frame comes before that piece. `epoch` is that of the pieces from
+    there on, where it is another one than before.
     """
 
     stream: int
     position: int
     reason: str | None = None
+    epoch: int | None = None
 
     KIND: ClassVar[Kind] = Kind.SPLICE
     FIELDS: ClassVar[dict[str, Field]] = {
         "position": Field(COUNT, required=True),
         "reason": Field(NAME),
+        "epoch": Field(COUNT),
     }
 
 

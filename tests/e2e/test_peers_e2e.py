@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from llcuda_net import sync
 from llcuda_protocol import (
     Accepted,
     Attach,
@@ -28,7 +30,7 @@ from llcuda_protocol import (
     Listing,
     Welcome,
 )
-from tests.support.processes import PATIENCE, RunningServer, running_server
+from tests.support.processes import PATIENCE, RunningServer, run, running_server
 from tests.support.raw_client import CREDIT, RawClient, ask, connected
 from tests.support.steady import ENDLESS, endless_upstream, held_upstream, release
 from tests.support.storage.postgres import Postgres
@@ -152,6 +154,85 @@ def test_events_over_http_are_the_same_bytes_at_both_servers(
                 events = [events_of(answer.read()) for answer in (at_a, at_b)]
         assert len(events[0]) > 60
         assert events[0] == events[1]
+
+
+def test_a_reader_elsewhere_goes_on_when_the_server_is_killed_for_good(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    with (
+        held_upstream(20) as upstream,
+        pair(url, tmp_path, upstream) as (a, b, _),
+        connected(a.port) as at_a,
+        connected(b.port) as at_b,
+    ):
+        at_a.send(ask(PROMPT, n_predict=200))
+        begun, _ = at_a.begun(5)
+        at_b.send(Attach(1, begun.id, CREDIT))
+        _, early = at_b.begun(10)
+        path = f"http://{b.address}/v1/generations/{begun.id}/events"
+        with urllib.request.urlopen(path, timeout=PATIENCE) as events:
+            a.process.kill()
+            a.process.wait()
+            shutil.rmtree(tmp_path / "a")
+            release(upstream)
+            late, done = at_b.until(Done)
+            told = events_of(events.read())
+        assert "".join(early + late) == generation(PROMPT, 200)
+        assert done.reason == "length"
+        assert told == events_of(http(b, "GET", f"/v1/generations/{begun.id}/events")[1])
+        at_b.send(Attach(2, begun.id, CREDIT))
+        again, _ = at_b.until(Done)
+        assert again == early + late
+
+
+def test_a_background_response_is_read_from_any_event_on_at_the_other_server(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    body = {"input": "hi", "background": True, "stream": True, "max_output_tokens": 60}
+    with held_upstream(20) as upstream, pair(url, tmp_path, upstream) as (a, b, _):
+        request = urllib.request.Request(
+            f"http://{a.address}/v1/responses",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE) as at_a:
+            first = [at_a.readline() for _ in range(30)]
+            id_ = f"resp_{at_a.headers['x-llcuda-generation']}"
+            assert json.loads(http(b, "GET", f"/v1/responses/{id_}")[1])["status"] == "in_progress"
+            items = json.loads(http(b, "GET", f"/v1/responses/{id_}/input_items")[1])
+            assert items["data"][0]["content"][0]["text"] == "hi"
+            path = f"http://{b.address}/v1/responses/{id_}?stream=true&starting_after=4"
+            with urllib.request.urlopen(path, timeout=PATIENCE) as at_b:
+                release(upstream)
+                whole = b"".join(first) + at_a.read()
+                there = at_b.read()
+        numbers = [int(one) for one in re.findall(rb'"sequence_number":(\d+)', there)]
+        assert numbers == list(range(5, numbers[-1] + 1))
+        assert len(numbers) > 60
+        assert events_of(whole)[-len(numbers) :] == events_of(there)[-len(numbers) :]
+
+
+def test_a_client_with_a_list_goes_on_at_the_other_server(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    with held_upstream(20) as upstream, pair(url, tmp_path, upstream) as (a, b, _):
+        servers = [a.address, b.address]
+        with sync.connect(servers) as client:
+            with client.generate(raw=PROMPT, n_predict=100, temperature=0) as stream:
+                pieces = iter(stream)
+                begun = [next(pieces) for _ in range(5)]
+                assert client.server == a.address
+                a.process.kill()
+                release(upstream)
+                text = "".join([*begun, *pieces])
+            assert client.server == b.address
+        assert text == generation(PROMPT, 100)
+        done = run("client", "--server", ",".join(servers), "--raw", "--max-tokens", "5", PROMPT)
+        assert done.returncode == 0, done.stderr
+        assert generation(PROMPT, 5).strip() in done.stdout
 
 
 def test_cancelled_listed_and_deleted_from_the_other_server(

@@ -133,6 +133,7 @@ class Session:
         self._first_bytes = first[:TELLING]
         self._received = first
         self._greet_by = greet_by
+        self._takes_epochs = False
         self._find_user: Callable[[], User | None] = _nobody
         #: The client is another server of the cluster.
         self.is_peer = False
@@ -238,6 +239,7 @@ class Session:
             )
             return False
         self.user = user
+        self._takes_epochs = "epochs" in event.features
         limits = self._connection.limits
         self._replies.send(
             Welcome(
@@ -403,6 +405,7 @@ class Session:
             with_ids=event.tokens,
             with_durable=event.durable,
             with_splices=event.splices,
+            with_epochs=self._takes_epochs,
             with_channels=event.channels,
             on_end=self._streams.pop,
             on_left=self._server.left,

@@ -21,6 +21,7 @@ from llcuda_protocol import (
     Done,
     Durable,
     Error,
+    ErrorCode,
     LocalProtocolError,
     Queue,
     Splice,
@@ -48,6 +49,8 @@ class GenerationStream:
         with_ids: whether the client asked for token ids.
         with_durable: whether it asked for what a power cut cannot take away.
         with_splices: whether it asked to be informed where another upstream continues.
+        with_epochs: whether the client goes on where another server does; else the stream ends
+            there.
         with_channels: whether it asked for all channels. Otherwise it reads text alone, and the
             pieces of other channels are empty, so that the numbers of all pieces stay.
         on_end: called with the number when the last frame has been added.
@@ -69,6 +72,7 @@ class GenerationStream:
         with_ids: bool,
         with_durable: bool = False,
         with_splices: bool = False,
+        with_epochs: bool = False,
         with_channels: bool = False,
         on_end: Callable[[int], object],
         on_left: Callable[[Generation], object],
@@ -82,6 +86,8 @@ class GenerationStream:
         self._with_ids = with_ids
         self._with_durable = with_durable
         self._with_splices = with_splices
+        self._with_epochs = with_epochs
+        self._epoch = 0
         self._with_channels = with_channels
         self._on_end = on_end
         self._on_left = on_left
@@ -180,8 +186,10 @@ class GenerationStream:
                     if data := self._connection.send_pieces(self._number, start, pieces):
                         self._buffer.add(data)
                         self._next = end
-                        if self._failovers < len(generation.failovers):
+                        if self._failovers < len(generation.failovers) and not (
                             self._send_failovers()
+                        ):
+                            return
                         continue
                 tokens = Tokens(
                     self._number,
@@ -197,8 +205,8 @@ class GenerationStream:
                     return  # without credit
                 self._buffer.add(data)
                 self._next += count
-                if self._failovers < len(generation.failovers):
-                    self._send_failovers()
+                if self._failovers < len(generation.failovers) and not self._send_failovers():
+                    return
             if generation.ended:
                 self._finish()
         except LocalProtocolError as error:
@@ -274,8 +282,7 @@ class GenerationStream:
                 queue = Queue(self._number, place.position, place.wait, place.reason or None)
                 self._buffer.add(self._connection.send(queue))
             self._place = place
-        self._send_failovers()
-        return True
+        return self._send_failovers()
 
     def _accept(self) -> None:
         generation = self.generation
@@ -292,24 +299,33 @@ class GenerationStream:
         )
         self._buffer.add(self._connection.send(accepted))
         self._place = place
+        self._epoch = generation.epoch
         self._accepted = True
 
     def _next_failover(self) -> Failover | None:
-        """The next one to be sent."""
+        """The next one that is news to this reader."""
         failovers = self.generation.failovers
-        if not self._with_splices or self._failovers >= len(failovers):
-            return None
-        return failovers[self._failovers]
+        while self._failovers < len(failovers):
+            one = failovers[self._failovers]
+            if self._with_splices or one.epoch > self._epoch:
+                return one
+            self._failovers += 1
+        return None
 
-    def _send_failovers(self) -> None:
-        if not self._with_splices:
-            self._failovers = len(self.generation.failovers)
-            return
+    def _send_failovers(self) -> bool:
+        """Whether the stream goes on behind them."""
         while (one := self._next_failover()) is not None and one.position <= self._next:
             self._failovers += 1
-            if one.position:  # what nobody has seen is nobody's concern
-                splice = Splice(self._number, one.position, one.reason)
+            epoch = one.epoch if one.epoch > self._epoch else None
+            if epoch is not None and not self._with_epochs:
+                why = "another server has gone on with this generation: attach again"
+                self._end(Error(self._number, ErrorCode.LEASE_LOST, why, retry=True))
+                return False
+            if one.position or epoch is not None:  # what nobody has seen is nobody's concern
+                splice = Splice(self._number, one.position, one.reason, epoch)
                 self._buffer.add(self._connection.send(splice))
+            self._epoch = epoch or self._epoch
+        return True
 
     def _switch(self) -> None:
         """Note of which channel the next piece is, and tell a reader who wants to know.

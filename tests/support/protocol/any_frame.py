@@ -277,7 +277,7 @@ def _frames(stream: st.SearchStrategy[int]) -> dict[Kind, st.SearchStrategy[Fram
             optional,
         ),
         Kind.QUEUE: st.builds(Queue, stream, COUNTS, st.none() | SECONDS, optional),
-        Kind.SPLICE: st.builds(Splice, stream, COUNTS, optional),
+        Kind.SPLICE: st.builds(Splice, stream, COUNTS, optional, st.none() | COUNTS),
         Kind.CHANNEL: st.builds(Channel, stream, COUNTS, TEXT, COUNTS, optional, optional),
         Kind.FACTS: st.builds(Facts, stream, st.binary(max_size=20), st.booleans()),
         Kind.DELETED: st.builds(Deleted, stream, TEXT),

@@ -18,7 +18,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.memory import sizes
 from llcuda_net.generation.persistence import read_again
 from llcuda_net.generation.request import check_position
-from llcuda_net.generation.state import NOT_QUEUED, Place, Reader, State, Times
+from llcuda_net.generation.state import NOT_QUEUED, Failover, Place, Reader, State, Times
 from llcuda_net.server.tcp.peers.facts import Begun, Over, Run
 from llcuda_net.storage.records import Level, Result, Switch, packed
 from llcuda_protocol import Accepted, Channel, Durable, Generate, Queue, TokenLogprob, Tokens
@@ -52,6 +52,7 @@ class Followed(Generation):
     """
 
     __slots__ = (
+        "_failures",
         "_feeder",
         "_linger",
         "fed",
@@ -79,6 +80,7 @@ class Followed(Generation):
         self.name = name
         self.request = None
         self.server = server
+        self._failures = 0
         self.requested = False
         self.sought = 0
         self.ready = trio.Event()
@@ -204,11 +206,23 @@ class Followed(Generation):
         if self.params.get("n_probs") and self.logprobs is None:
             self.logprobs = []
         self.times.received = trio.current_time() - begun.age
+        # What has failed before is no news to readers here, or was told them.
+        self._failures = sum(position <= self.count for position, _ in begun.run.failovers)
         self.run(begun.run)
 
     def run(self, run: Run) -> None:
         """What has changed."""
+        before, now = self.epoch, trio.current_time()
         run.tell(self)
+        if self.accepted:
+            why = "another server goes on with it"
+            self.failovers += [
+                Failover(position, why, now, epoch)
+                for position, epoch in self.splices
+                if epoch > before
+            ]
+        self.failovers += [Failover(*one, now) for one in run.failovers[self._failures :]]
+        self._failures = len(run.failovers)
 
     def accepted_as(self, frame: Accepted) -> None:
         """The other server has accepted it, or found it."""

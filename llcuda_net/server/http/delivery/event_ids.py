@@ -88,17 +88,20 @@ def check(generation: Generation, at: Position) -> int:
 class Ids:
     """Writes the ids of one choice's events, fastest in their order."""
 
-    __slots__ = ("_first", "_generation", "_until", "prefix", "suffix")
+    __slots__ = ("_first", "_generation", "_splices", "_until", "prefix", "suffix")
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
         self._first = self._until = 0  # the events that `suffix` is for
+        self._splices = 0  # that there were then; more come where other servers go on with it
         self.prefix = f"{generation.id}:".encode()
         self.suffix = b""
 
     def at(self, sequence: int) -> bytes:
         """The part of an id that says that a reader has so many events of the choice."""
-        if not self._first <= sequence < self._until:
+        splices = self._generation.splices
+        if not self._first <= sequence < self._until or len(splices) != self._splices:
+            self._splices = len(splices)
             epoch, until = epoch_of(self._generation, sequence)
             self._first, self._until = sequence, until
             self.suffix = b":%d" % epoch if epoch else b""

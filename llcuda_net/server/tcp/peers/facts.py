@@ -15,7 +15,7 @@ import trio
 from llcuda_net.config.users import Priority
 from llcuda_net.errors import RequestError, request_error
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.state import Failover, Outcome, State
+from llcuda_net.generation.state import Outcome, State
 from llcuda_net.storage.records import Level
 from llcuda_protocol import Facts
 from llcuda_protocol.kinds import MAX_FACTS
@@ -49,9 +49,6 @@ class Run(msgspec.Struct, tag="run", omit_defaults=True):
         """Have a generation that follows be as this one."""
         generation.upstream, generation.model = self.upstream, self.model
         generation.splices = [*self.splices]
-        now = trio.current_time()
-        known = len(generation.failovers)
-        generation.failovers += [Failover(*one, now) for one in self.failovers[known:]]
         if self.state == State.RUNNING and generation.state is State.QUEUED:
             generation.dispatched()
 
