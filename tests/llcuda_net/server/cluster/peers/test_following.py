@@ -295,8 +295,7 @@ async def test_a_cancel_and_a_policy_are_passed_on(autojump_clock: Clock) -> Non
         number = (await accept(peer)).stream
         for _ in range(2):
             request = await peer.expect(wire.Attach)
-            await peer.expect(wire.Cancel)
-            told.append(request.peer)
+            told.append((request.peer, (await peer.expect(wire.Cancel)).detach))
             await peer.send(wire.Accepted(request.stream, ID), wire.Done(request.stream, "stop"))
         await peer.send(*frames(number, over("cancelled")), wire.Done(number, "cancelled"))
 
@@ -310,7 +309,7 @@ async def test_a_cancel_and_a_policy_are_passed_on(autojump_clock: Clock) -> Non
         await trio.testing.wait_all_tasks_blocked()
         followed.cancel()
         assert followed.scope.cancel_called
-    assert told == [{"on_disconnect": 0.0}, None]
+    assert told == [({"on_disconnect": 0.0}, True), (None, False)]
     assert followed.state is State.CANCELLED
 
 
