@@ -28,6 +28,7 @@ from llcuda_protocol import (
     Hello,
     ListGenerations,
     Listing,
+    Splice,
     Welcome,
 )
 from tests.support.processes import PATIENCE, RunningServer, run, running_server
@@ -156,7 +157,7 @@ def test_events_over_http_are_the_same_bytes_at_both_servers(
         assert events[0] == events[1]
 
 
-def test_a_reader_elsewhere_goes_on_when_the_server_is_killed_for_good(
+def test_readers_elsewhere_go_on_when_the_server_is_killed_for_good(
     postgres: Postgres, tmp_path: Path
 ) -> None:
     url = postgres.new_database()
@@ -164,11 +165,14 @@ def test_a_reader_elsewhere_goes_on_when_the_server_is_killed_for_good(
         held_upstream(20) as upstream,
         pair(url, tmp_path, upstream) as (a, b, _),
         connected(a.port) as at_a,
-        connected(b.port) as at_b,
+        connected(b.port, greet=False) as at_b,
+        connected(b.port) as earlier,
     ):
         at_a.send(ask(PROMPT, n_predict=200))
         begun, _ = at_a.begun(5)
-        at_b.send(Attach(1, begun.id, CREDIT))
+        at_b.greet(None, "epochs")
+        for client in (at_b, earlier):
+            client.send(Attach(1, begun.id, CREDIT))
         _, early = at_b.begun(10)
         path = f"http://{b.address}/v1/generations/{begun.id}/events"
         with urllib.request.urlopen(path, timeout=PATIENCE) as events:
@@ -176,14 +180,23 @@ def test_a_reader_elsewhere_goes_on_when_the_server_is_killed_for_good(
             a.process.wait()
             shutil.rmtree(tmp_path / "a")
             release(upstream)
-            late, done = at_b.until(Done)
+            before, splice = at_b.until(Splice)
+            late, done = at_b.until(Done | Error)
             told = events_of(events.read())
-        assert "".join(early + late) == generation(PROMPT, 200)
+        assert isinstance(done, Done)
         assert done.reason == "length"
+        whole = early + before + late
+        assert "".join(whole) == generation(PROMPT, 200)
+        assert (splice.position, splice.epoch > 0) == (len(early + before), True)
         assert told == events_of(http(b, "GET", f"/v1/generations/{begun.id}/events")[1])
-        at_b.send(Attach(2, begun.id, CREDIT))
-        again, _ = at_b.until(Done)
-        assert again == early + late
+        # What it has read was made in two epochs, and it can say so.
+        at_b.send(Attach(2, begun.id, CREDIT, first=150, epoch=splice.epoch))
+        assert at_b.until(Done)[0] == whole[150:]
+        # A client that does not know of epochs in the midst of a stream comes again.
+        seen, left = earlier.until(Error)
+        assert (left.code, left.retry) == ("lease_lost", True)
+        earlier.send(Attach(2, begun.id, CREDIT, first=len(seen), epoch=begun.epoch))
+        assert seen + earlier.until(Done)[0] == whole
 
 
 def test_a_background_response_is_read_from_any_event_on_at_the_other_server(

@@ -41,8 +41,8 @@ class RawClient:
             self.connection.receive_data(self.sock.recv(65_536))
         return event
 
-    def greet(self, token: str | None = None) -> Event:
-        self.send(Hello([1], 4 << 20, 256, token))
+    def greet(self, token: str | None = None, *features: str) -> Event:
+        self.send(Hello([1], 4 << 20, 256, token, features=[*features]))
         return self.next()
 
     def until(self, kind: type[Event] | UnionType) -> tuple[list[str], Any]:

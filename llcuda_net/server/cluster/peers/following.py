@@ -81,7 +81,7 @@ async def feed(followed: Followed, sources: Sources) -> None:
                 await PeerReader(followed, connection, LINGER).run()
                 continue
         except (StreamLostError, ConnectError, LeaseLost, ShuttingDown, UnknownGeneration) as error:
-            log.info("peer_stream_lost", generation=followed.id, reason=str(error))
+            log.debug("peer_stream_lost", generation=followed.id, reason=str(error))
         except Ahead as error:
             followed.lost_part(error)
             return
