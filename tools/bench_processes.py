@@ -120,8 +120,7 @@ def load(port: int, connections: int, tokens: int, seed: int) -> int:
             due = now + _BEAT
             flowing = answers > 0 or all(one.count for one in running_now.values())
             said = [now, recorder.tokens, answers, time.process_time(), flowing]
-            sys.stdout.write(json.dumps(said) + "\n")
-            sys.stdout.flush()
+            echo(json.dumps(said), flush=True)
         return due - now
 
     loop.run(3600, step)
