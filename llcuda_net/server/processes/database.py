@@ -29,7 +29,8 @@ from llcuda_net.server.processes import programs
 FOLDER, _DATA = "postgres", "data"
 #: Most bytes of a socket's path.
 _LONGEST = 107
-_SOCKET = ".s.PGSQL.5432"
+_PORT = 5432  # there is no port: a part of the socket's name
+_SOCKET = f".s.PGSQL.{_PORT}"
 #: The user and the database in it.
 _USER = _NAME = "llcuda"
 _CWD = "/proc/self/cwd"
@@ -58,6 +59,9 @@ class Database:
     Args:
         directory: the data directory.
         processes: how many use it.
+
+    Attributes:
+        silence: why it did not answer at the last look.
     """
 
     def __init__(self, directory: Path, processes: int = 1) -> None:
@@ -65,6 +69,7 @@ class Database:
         self._data = self._folder / _DATA
         self._processes = processes
         self._programs: programs.Programs | None = None
+        self.silence = ""
 
     def __repr__(self) -> str:
         return f"<Database in {self._folder}>"
@@ -76,8 +81,9 @@ class Database:
 
     @property
     def url(self) -> str:
-        """How to reach it; there is no password."""
-        return f"postgresql:///{_NAME}?host={quote(str(self._data), safe='')}&user={_USER}"
+        """How to reach it, whatever PGPORT and PGOPTIONS say; there is no password."""
+        host = quote(str(self._data), safe="")
+        return f"postgresql:///{_NAME}?host={host}&port={_PORT}&user={_USER}&options="
 
     def prepare(self) -> None:
         """Find the programs, and make the files if there are none.
@@ -163,7 +169,8 @@ class Database:
                 sql = "SELECT FROM pg_database WHERE datname = %s"
                 if connection.execute(sql, (_NAME,)).fetchone() is None:
                     connection.execute(f"CREATE DATABASE {_NAME}")
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            self.silence = " ".join(str(error).split())
             return False
         return True
 

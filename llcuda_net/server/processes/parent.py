@@ -8,6 +8,7 @@ own, and are passed on.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -42,6 +43,8 @@ _PAUSE, _LONGEST, _WELL = 0.5, 30.0, 60.0
 #: Seconds between two looks at whether the database answers, and for one of an earlier start to
 #: end.
 _LOOK, _HELD = 0.05, 60.0
+#: Seconds after which it is said that it runs and does not answer, each time.
+_SILENT = 10.0
 #: Seconds beyond those of the drain, after which what has not ended is killed.
 _GRACE = 15.0
 
@@ -68,6 +71,7 @@ def run(settings: Settings, given: Sequence[str], engine: Sequence[str] | None) 
         left_by(directory, settings.processes)
         own = Database(directory, settings.processes) if settings.store == "sqlite" else None
         if own is not None:
+            _forget_other_databases()
             own.prepare()
         elif Database(directory).exists:
             log.warning("results_elsewhere", folder=str(directory / FOLDER), do=MOVE)
@@ -91,6 +95,12 @@ def run(settings: Settings, given: Sequence[str], engine: Sequence[str] | None) 
         lock.release()
         for one in held:
             one.close()
+
+
+def _forget_other_databases() -> None:
+    """Of those that the environment names none is meant, here and in the processes."""
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
 
 
 def _alone(settings: Settings, number: int) -> tuple[str, int]:
@@ -288,9 +298,13 @@ class _Parent:
 
     async def _comes(self, database: Database, process: subprocess.Popen[bytes]) -> bool:
         """Wait until it answers; false: it ended before. A recovery may take long."""
+        told = trio.current_time() + _SILENT
         while process.poll() is None:
             if await trio.to_thread.run_sync(database.answers):
                 return True
+            if trio.current_time() >= told:
+                log.warning("database_does_not_answer", reason=database.silence)
+                told += _SILENT
             await trio.sleep(_LOOK)
         return False
 

@@ -113,3 +113,12 @@ def test_programs_that_nobody_can_read_are_copied(
     assert done.returncode == 0, done.stderr
     assert programs.find(tmp_path / "cache") == found  # the copy is made once
     assert [one.name for one in (tmp_path / "cache").iterdir()] == [found.folder.parents[2].name]
+
+
+def test_the_environment_names_no_other_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPORT", "1")
+    monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=1")
+    with running(tmp_path) as url, psycopg.connect(url) as connection:
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
