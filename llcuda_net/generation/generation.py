@@ -231,6 +231,9 @@ class Generation:
             self.abandoned.cancel()
             self.abandoned = None
 
+    def watch(self, watched: bool) -> None:
+        """Somebody looks at what it has from now on, or no more, without being a reader."""
+
     def follow(self) -> None:
         """A reader wants to be told of `durable`."""
         self.followed = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -155,6 +156,36 @@ def test_events_over_http_are_the_same_bytes_at_both_servers(
                 events = [events_of(answer.read()) for answer in (at_a, at_b)]
         assert len(events[0]) > 60
         assert events[0] == events[1]
+
+
+def test_what_a_page_at_the_other_server_shows_grows_and_ends(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    with (
+        held_upstream(20) as upstream,
+        pair(url, tmp_path, upstream) as (a, b, _),
+        connected(a.port) as at_a,
+    ):
+        at_a.send(ask(PROMPT, n_predict=60))
+        begun, _ = at_a.begun(10)
+        path = f"http://{b.address}/v1/events?generations={begun.id}:0"
+        html, ended, released = "", None, False
+        with urllib.request.urlopen(path, timeout=PATIENCE) as events:
+            while ended is None:
+                line = events.readline()
+                if not line.startswith(b"data: "):
+                    continue
+                told = json.loads(line[6:]).get("answers", {}).get(begun.id, {})
+                shown = told.get("open") or {}
+                html = shown.get("html", html + shown.get("more", ""))
+                if html and not released:
+                    time.sleep(1.5)  # for longer than it is fed while nobody wants it
+                    release(upstream)
+                    released = True
+                html = "".join(block["html"] for block in told.get("blocks", ())) or html
+                ended = told.get("ended")
+        assert re.sub("<[^>]*>", "", html).split() == generation(PROMPT, 60).split()
 
 
 def test_readers_elsewhere_go_on_when_the_server_is_killed_for_good(

@@ -48,7 +48,7 @@ class Followed(Generation):
             the other server does not know it yet.
         stopping: whether it is to be cancelled there.
         requested: whether the request was sent.
-        sought: how many wait until it is accepted, or over.
+        sought: how many wait until it is accepted, or over, or look at it.
     """
 
     __slots__ = (
@@ -166,15 +166,18 @@ class Followed(Generation):
         begins = self.request is not None and not self.accepted
         return bool(self.readers) or self.stopping or begins or self.sought > 0
 
+    def watch(self, watched: bool) -> None:
+        """See Generation."""
+        self.sought += 1 if watched else -1
+        self._wake()
+
     async def wait(self) -> None:
         """Return when it is accepted, or over."""
-        self.sought += 1
-        self._wake()
+        self.watch(True)
         try:
             await self.ready.wait()
         finally:
-            self.sought -= 1
-            self._wake()
+            self.watch(False)
 
     def notify(self) -> None:
         """See Generation. No publisher comes by, as for those that run here."""

@@ -77,6 +77,7 @@ class FollowedAnswer:
         except RequestError as error:
             return self._failed(error)
         self.generation = generation
+        generation.watch(True)
         epoch = self._asked.epoch
         same = generation.count if epoch is None else generation.same_since(epoch)
         self._same = min(same, generation.visible) if self._asked.have else 0
@@ -90,9 +91,17 @@ class FollowedAnswer:
     def leave(self) -> None:
         """Nothing more is told."""
         generation, self.generation, self.over = self.generation, None, True
-        if generation is not None and self in generation.readers:
+        if generation is None:
+            return
+        generation.watch(False)
+        if self in generation.readers:
             generation.readers.remove(self)
             self._exchange.host.left(generation)
+
+    @property
+    def running(self) -> bool:
+        """Whether there will be more to tell."""
+        return self.generation is not None and not self.generation.ended
 
     @property
     def moved(self) -> bool:

@@ -141,7 +141,7 @@ class PageStream:
             await trio.lowlevel.checkpoint()
             return
         await trio.sleep_until(begun + TICK)
-        if self._running or any(answer.moved for answer in self._answers):
+        if self._running or any(answer.running or answer.moved for answer in self._answers):
             return
         until = spoke + SILENCE
         if self._asked.status:
