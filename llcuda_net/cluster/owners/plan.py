@@ -108,6 +108,8 @@ class Planner:
                 ask.append(url)
             elif wanted_by == me:
                 withdraw.append(url)
+        # What is in the settings no more is for those who have it there.
+        give += [url for url, one in known.items() if one.server == me and url not in mine]
         self.forsaken = free
         return Steps(frozenset(use), *map(tuple, (claim, give, ask, withdraw)))
 

@@ -168,13 +168,12 @@ class Owners:
     def _mine(self) -> dict[str, Mine]:
         """The upstreams of the settings, by URL: of a router all models together."""
         found: dict[str, list[Backend]] = {}
-        for backend in self._pool.backends:
-            if not backend.draining:
-                found.setdefault(backend.spec.place, []).append(backend)
+        for backend in self._pool.backends:  # those that drain are not reached, and still used
+            found.setdefault(backend.spec.place, []).append(backend)
         return {
             url: Mine(
                 model=backends[0].model if len(backends) == 1 else "",
-                reached=any(one.answers or one.absent for one in backends),
+                reached=any(one.answers or one.loadable for one in backends),
                 used=any(one.in_use for one in self._pool.backends if one.spec.place == url),
                 needed=any(self._needed(one) for one in backends),
             )

@@ -87,6 +87,11 @@ def test_one_that_only_others_reach_is_given_as_soon_as_it_is_asked_for() -> Non
     assert not steps.give
 
 
+def test_one_that_is_in_the_settings_no_more_is_given() -> None:
+    steps = plan(claim(A, 1), claim(B, 1), claim("http://gone:1", 2), mine={A: Mine("m")})
+    assert steps == Steps(use=frozenset((A,)), give=(B,))
+
+
 def test_what_is_another_ones_part_is_claimed_where_that_one_does_not() -> None:
     planner = Planner()
     claims = [claim(A, None), claim(B, 1)]  # A is the other one's part
