@@ -13,6 +13,7 @@ from llcuda_protocol import (
     Accepted,
     Connection,
     ConnectionClosed,
+    Error,
     Event,
     Frame,
     Generate,
@@ -66,6 +67,7 @@ class RawClient:
                 accepted = event
             elif isinstance(event, Tokens):
                 pieces += event.pieces
+            assert not isinstance(event, Error | ConnectionClosed), event
         assert accepted is not None
         return accepted, pieces
 

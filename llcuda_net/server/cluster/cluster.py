@@ -25,7 +25,7 @@ from llcuda_net.cluster.mirror import Mirror
 from llcuda_net.cluster.standing import Standing
 from llcuda_net.cluster.takeover import Takeover
 from llcuda_net.config.users import User
-from llcuda_net.errors import StorageError
+from llcuda_net.errors import StorageError, UpstreamUnavailable
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import refused
 from llcuda_net.generation.state import State
@@ -290,15 +290,20 @@ class Cluster:
         """
         return await self._placing.begin(Asked(request, user, api, previous, id_, here=here))
 
-    def _send(self, asked: Asked, server: int) -> Generation | None:
+    async def _send(self, asked: Asked, server: int) -> Generation | None:
         """Have another server run a request; None: it is none of the live ones any more.
 
         Raises:
+            UpstreamUnavailable: what was known of it is old: it has no upstream for that.
             RequestError: the request is wrong.
         """
         if all(one.number != server for one in self.members):
             return None
-        return self.peers.submit(asked.request, asked.user, server, asked.api)
+        sent = self.peers.submit(asked.request, asked.user, server, asked.api)
+        await sent.wait()
+        if isinstance(sent.error, UpstreamUnavailable) and not sent.accepted:
+            raise sent.error
+        return sent
 
     async def embed(
         self, texts: Sequence[str], user: User, model: str | None

@@ -321,6 +321,8 @@ class Owners:
             return Offer(self._cluster.number, there, 0)
         queued, wait = self._scheduler.outlook(up[0].model_key)
         slots, free = sum(len(one.table) for one in up), sum(one.free for one in up)
+        if not slots:  # it has it only just now, and has not asked for its slots yet
+            slots = free = 1
         return Offer(self._cluster.number, slots, free, queued, wait)
 
     def _sent_lately(self, name: str, others: Sequence[OtherLoad]) -> dict[int, int]:

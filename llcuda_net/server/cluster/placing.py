@@ -12,7 +12,7 @@ Then the request goes where it waits least, if that is another server.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -135,7 +135,8 @@ class Placing:
 
     Args:
         route: where a request for a model waits least; None: here.
-        send: begins a request on another server; None: it cannot now.
+        send: begins a request on another server, and returns when that has accepted it; None: it
+            cannot now. Raises UpstreamUnavailable where that one has no upstream for it any more.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class Placing:
         cluster: Database,
         host: Host,
         route: Callable[[str | None], int | None],
-        send: Callable[[Asked, int], Generation | None],
+        send: Callable[[Asked, int], Awaitable[Generation | None]],
     ) -> None:
         self._cluster = cluster
         self._host = host
@@ -178,7 +179,7 @@ class Placing:
     async def _begin(self, asked: Asked) -> Generation:
         request = asked.request
         if request.key is None or (request.fresh and self._host.level(request.level).journalled):
-            return self._elsewhere(asked) or asked.submit(self._host)
+            return await self._elsewhere(asked) or asked.submit(self._host)
         with trio.move_on_after(_PATIENCE):
             async with self._alone(asked.user.name, request.key):
                 return await self._with_key(asked, request.key)
@@ -195,13 +196,13 @@ class Placing:
         async with lock:
             yield
 
-    def _elsewhere(self, asked: Asked) -> Generation | None:
+    async def _elsewhere(self, asked: Asked) -> Generation | None:
         """It, on another server, if it is to wait there."""
         if asked.here:
             return None
         self._cluster.check_open()
         server = self._route(asked.request.model)
-        return None if server is None else self._send(asked, server)
+        return None if server is None else await self._send(asked, server)
 
     async def _with_key(self, asked: Asked, key: str) -> Generation:
         owner, routed = asked.user.name, False
@@ -222,7 +223,7 @@ class Placing:
                     return found
             elif held is None and not routed:
                 routed = True
-                if (sent := self._elsewhere(asked)) is not None:
+                if (sent := await self._elsewhere(asked)) is not None:
                     return sent
             begun = await self._claim(asked, key, held)
             if begun is not None:

@@ -48,7 +48,7 @@ CALLS = [ToolCall("c0", "weather", '{"city": "Oslo"}'), ToolCall("c1", "time", "
 async def test_an_answer_with_channels() -> None:
     async with linked(features=ALL) as (client, peer):
         assert peer.hello is not None
-        assert peer.hello.features == ["channels", "ignored"]
+        assert peer.hello.features == ["channels", "ignored", "epochs"]
         async with accepted(client, peer, tools=[TOOL], tool_choice="weather") as (stream, asked):
             assert asked.channels
             assert asked.chat == {

@@ -333,7 +333,7 @@ async def test_replies_that_are_not_read_count(
     async with serving(FakeUpstream()) as (server, listener):
         entry = {"id": "x" * 36, "state": "done", "created": 1.0, "text": "word " * 200}
 
-        async def many(*_: object) -> tuple[list[dict[str, Any]], int]:
+        async def many(*_: object, **__: object) -> tuple[list[dict[str, Any]], int]:
             return [entry] * 600, 0
 
         monkeypatch.setattr(server.queries, "list_generations", many)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llcuda_net.errors import LeaseLost
 from llcuda_net.server.tcp.peers.facts import Begun, Over, Run, frames
 from llcuda_net.server.tcp.stream import GenerationStream
 
@@ -35,7 +36,8 @@ class PeerStream(GenerationStream):
 
     def _finish(self) -> None:
         # Without it the end of the stream says nothing of the generation: it goes on elsewhere.
-        self._tell(Over.of(self.generation))
+        if not isinstance(self.generation.error, LeaseLost):
+            self._tell(Over.of(self.generation))
         super()._finish()
 
     def _tell_run(self) -> None:

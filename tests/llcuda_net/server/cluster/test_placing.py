@@ -54,7 +54,7 @@ class Server:
         self.routes = route
         self.placing = Placing(self.place, self, lambda model: self.routes, self._send)
 
-    def _send(self, asked: Asked, server: int) -> Generation | None:
+    async def _send(self, asked: Asked, server: int) -> Generation | None:
         self.sent.append((asked.request.key, server))
         return generation(asked.request)
 
