@@ -1,9 +1,10 @@
 """The thread that writes a journal's copy into the database, a batch at a time.
 
-It takes all records that wait, commits them as one batch, says so, and takes the next ones at once:
-under load batches grow by themselves. Where nobody waits for a commit, records gather for `PACE`
-first, which costs less. A batch whose answer was lost is sent again, the same under the same
-number, until there is an answer; nothing overtakes it.
+It takes all records that wait, commits them as one batch, says so, and takes the next ones: under
+load batches grow by themselves. `BURST` of them follow each other at once; in the long run there is
+one per `EVERY`, so that tokens that come singly without end share a commit. Where nobody waits for
+a commit, records gather for `PACE`. A batch whose answer was lost is sent again, the same under the
+same number, until there is an answer; nothing overtakes it.
 
 The trio thread adds records to a deque and looks whether the thread sleeps; the thread says that it
 is going to sleep, and then looks whether there are records. So one of them notices.
@@ -35,9 +36,30 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 #: Seconds in which records gather that nobody waits for.
 PACE = 0.02
+#: Seconds from one batch to the next in the long run, and how many may follow each other at once
+#: before: what the tokens of one step need, which come together. A commit costs about the same
+#: however little is in it.
+EVERY, BURST = 0.004, 4
 #: Seconds from one trimming of the journal to the next.
 _TRIM = 1.0
 _WHAT = "the journal cannot be copied to the database"
+
+
+class Rate:
+    """When the next batch may be written: one per EVERY in the long run, BURST after a silence."""
+
+    def __init__(self) -> None:
+        self._even = 0.0  # when one more would be the one per EVERY
+
+    def wait(self, now: float) -> float:
+        """Seconds until a batch may be written, at most those of the rate."""
+        return max(0.0, self._even - (BURST - 1) * EVERY - now)
+
+    def count(self, now: float) -> None:
+        """One is written."""
+        self._even = max(self._even, now) + EVERY
+
+
 #: Keys that other generations have, by the ids of those that wanted them.
 ClaimKeys = Callable[[Connection, int, Sequence[Accept]], dict[str, str]]
 
@@ -71,7 +93,9 @@ class Committer(abc.ABC):
         self._stopping = threading.Event()
         self._giving_up = threading.Event()
         self._ended = False  # the thread executes no orders any more
+        self._resting = False  # it lets records gather that somebody waits for
         self._due = 0.0  # when records that nobody waits for are written
+        self._rate = Rate()
         self._trim_at = 0.0
         #: Has something called on the trio thread.
         self._soon: Callable[[Callable[[], object]], object] = lambda _: None
@@ -94,6 +118,7 @@ class Committer(abc.ABC):
                         return
                 elif life.pending:
                     self._due = now + PACE
+                    self._rate.count(now)
                     self._commit(life)
                 else:
                     self._trim_at = now + _TRIM
@@ -115,11 +140,12 @@ class Committer(abc.ABC):
 
     def _order(self, life: Life) -> Callable[[], object] | None:
         """What is to be done now beside batches; None: a batch, perhaps."""
-        self._pacing = False
+        self._pacing = self._resting = False
         self._asleep = True  # before the look: what is added from here on wakes this thread
         try:
             pause = self._pause(life, time.monotonic())
             self._pacing = pause is not None
+            self._resting = bool(pause) and life.urgent
             return self._orders.get(block=pause != 0, timeout=pause)
         except queue.Empty:
             return None
@@ -132,7 +158,9 @@ class Committer(abc.ABC):
         if life.failed is None and life.pending:
             if life.tries:
                 return 1.0 if stopping else max(0.0, life.again - now)
-            return 0.0 if life.urgent or stopping else max(0.0, self._due - now)
+            if stopping:
+                return 0.0
+            return self._rate.wait(now) if life.urgent else max(0.0, self._due - now)
         if stopping:
             return 1.0
         if life.failed is None and life.trimming.due:

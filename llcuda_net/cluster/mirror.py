@@ -98,7 +98,7 @@ class Mirror(Committer, Replica):
 
     def send(self) -> None:
         """See Replica."""
-        if self._asleep and (not self._pacing or self._life.urgent):
+        if self._asleep and (not self._pacing or (self._life.urgent and not self._resting)):
             self._asleep = False
             self._orders.put(None)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ import trio.testing
 
 from llcuda_net.cluster import committer, leases, portions, recovery
 from llcuda_net.cluster.mirror import Mirror
+from llcuda_net.cluster.portions import Life
 from llcuda_net.cluster.trimming import Trimming
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.users import User
@@ -155,6 +156,57 @@ async def test_nothing_is_told_before_its_commit(database: Database, tmp_path: P
         await trio.testing.wait_all_tasks_blocked()
         assert sorted(told) == ["accepted", "tokens"]
         assert database.logs(one) == {"generation-1": pieces(3)}
+
+
+def test_batches_have_a_rate_in_the_long_run_and_none_after_a_silence() -> None:
+    rate, now, begun = committer.Rate(), 1000.0, []
+    for _ in range(100):  # as fast as it may be
+        now += rate.wait(now)
+        rate.count(now)
+        begun.append(now)
+    assert begun[: committer.BURST] == pytest.approx([1000.0] * committer.BURST)
+    pauses = [after - before for before, after in pairwise(begun[committer.BURST - 1 :])]
+    assert pauses == pytest.approx([committer.EVERY] * len(pauses))
+    step = committer.BURST * committer.EVERY
+    for _ in range(100):  # no more than that in a burst: each goes at once
+        now += step
+        for _ in range(committer.BURST):
+            assert rate.wait(now) < 1e-9
+            rate.count(now)
+
+
+async def test_records_beyond_the_rate_wait_and_are_woken_by_nothing(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "EVERY", LONG)
+    looks, order = count(), Mirror._order
+
+    def looking(self: Mirror, life: Life) -> Callable[[], object] | None:
+        next(looks)
+        return order(self, life)
+
+    monkeypatch.setattr(Mirror, "_order", looking)
+    one = database.join()
+    async with database.serving(tmp_path, one) as storage:
+        kept = storage.start(opened(1, level=Level.CLUSTER))
+        await storage.accepted(kept)
+        for _ in range(committer.BURST - 1):
+            grown(kept, 1)
+            await committed(storage)
+        replica = storage.replica
+        told: list[StorageError | None] = []
+        assert replica is not None
+        looked = next(looks)
+        for _ in range(20):
+            await trio.sleep(0.002)  # time for the thread to do what it must not
+            grown(kept, 1)
+            storage.journal.write()
+            replica.when(replica.position, told.append)
+        assert next(looks) < looked + 5
+    assert told == [None] * 20  # the end does not wait
+    numbers = [number for number, _ in database.do(lambda db: leases.journal(db, one))]
+    assert numbers == [*range(1, committer.BURST + 2)]
+    assert database.logs(one) == {"generation-1": pieces(committer.BURST + 19)}
 
 
 def _lock_server(db: Connection, server: int) -> None:
