@@ -142,6 +142,19 @@ class Persistence:
             entry.follow()
         self._open[entry] = generation
 
+    def is_ours(self, generation: Generation) -> bool:
+        """Whether a resumed generation may go on; what the replica has of it must be known.
+
+        Where it came into the replica only now, its idempotency key may be another one's since: it
+        never was, and is forgotten here.
+        """
+        entry = generation.entry
+        if entry is None or entry.taken is None:
+            return True
+        log.warning("key_was_taken", generation=generation.id, by=entry.taken)
+        self.forget(entry)
+        return False
+
     async def accepted(self, entry: JournalEntry | None) -> None:
         """Return when an entry's request, and all that came before it, are as safe as its level
         says.
@@ -276,6 +289,7 @@ class Persistence:
 
     def forget(self, entry: JournalEntry) -> None:
         """Another server has its generation: the journal needs it no more."""
+        self._open.pop(entry, None)
         if self._storage is not None:
             self._storage.forget(entry)
 

@@ -538,10 +538,11 @@ class Gateway:
                 found.append((self._recall(entry), entry))
             except Exception:  # it stays open in the journal; the others go on
                 log.exception("generation_not_resumed", generation=entry.entry.opened.generation)
-        await settle(self.objects, [generation for generation, _ in found])
         # Clients that attach see the new run, so the next server must know it, too.
         with contextlib.suppress(RequestError):  # without it none of them continues
             await self._persistence.sync_all()
+        found = [(one, entry) for one, entry in found if self._persistence.is_ours(one)]
+        await settle(self.objects, [generation for generation, _ in found])
         for generation, entry in found:
             self._start(generation, functools.partial(self._resumer.run, generation, entry))
 

@@ -35,6 +35,9 @@ class Server:
         options: of its command line.
         broken: how it is broken on purpose, one of the MODES of `breaker`; None: not at all.
         breaker: the script that breaks the server and runs it.
+
+    Attributes:
+        log_level: what is logged, from the next start on.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Server:
         self._how = ["-m", "llcuda_net.cli.server"]
         if broken is not None and breaker is not None:
             self._how = [str(breaker), broken]
+        self.log_level = "warning"
         self._process: trio.Process | None = None
 
     async def start(self) -> None:
@@ -60,7 +64,7 @@ class Server:
         options += self._options
         with self._log.open("ab") as log:
             self._process = await trio.lowlevel.open_process(
-                [sys.executable, *self._how, *options, "--log-level", "warning"],
+                [sys.executable, *self._how, *options, "--log-level", self.log_level],
                 stdout=subprocess.PIPE,
                 stdin=subprocess.DEVNULL,
                 stderr=log,

@@ -135,7 +135,8 @@ class _Campaign(campaign.Campaign[Outcome]):
         folder.mkdir(parents=True, exist_ok=True)
         for log in self.folder.glob("*.log"):
             shutil.copy(log, folder)
-        told = [*self.outcome.told, *self.outcome.excused, *self.ledger.violations]
+        told = [f"seed {self.outcome.plan.seed}", *self.outcome.told, *self.outcome.excused]
+        told += self.ledger.violations
         (folder / "told").write_text("\n".join(told) + "\n", "utf-8")
 
     async def _work(self) -> None:
@@ -215,6 +216,7 @@ class _Campaign(campaign.Campaign[Outcome]):
                 is_clustered=plan.clustered,
                 broken=plan.broken,
                 breaker=BREAKER,
+                log_level="warning" if plan.logs is None else "info",
             )
             members.append(member)
             self._stack.push_async_callback(member.end)

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import trio
 
@@ -92,6 +93,7 @@ class Faults:
             StartError: the database does not start.
         """
         self._began = trio.current_time()
+        self.told.append(f"   0.00 begins at {datetime.now(UTC):%H:%M:%S.%f}")
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(seconds):
                 while True:

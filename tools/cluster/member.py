@@ -29,6 +29,7 @@ class Member:
         front: the gate of its clients.
         side: the gate of the other servers, and the address that it says is its own.
         is_clustered: it knows of others.
+        log_level: of its servers.
 
     Attributes:
         trouble: what is wrong with it on purpose; "" for nothing.
@@ -46,6 +47,7 @@ class Member:
         is_clustered: bool,
         broken: str | None = None,
         breaker: Path | None = None,
+        log_level: str = "warning",
     ) -> None:
         self.name = name
         self.trouble = ""
@@ -56,6 +58,7 @@ class Member:
         self._options = list(options)
         self._is_clustered = is_clustered
         self._broken = (broken, breaker)
+        self._log_level = log_level
         self._lives = 0
         self._server: Server | None = None
 
@@ -80,6 +83,7 @@ class Member:
         if self._is_clustered:
             options += ["--name", name, "--advertise", self.side.address]
         self._server = Server(self._folder / name, options, *self._broken)
+        self._server.log_level = self._log_level
         self.front.target_port = self.side.target_port = self._server.port
         await self.start()
 

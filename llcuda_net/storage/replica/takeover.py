@@ -39,8 +39,9 @@ class Takeover:
             local: what the local journal has.
 
         Returns:
-            Those that are this life's now, and those of the local journal that others have, or
-            whose results are stored.
+            Those that are this life's now, and those of the local journal that others have, whose
+            results are stored, or whose idempotency keys were given to others before they came
+            into the replica.
 
         Raises:
             StorageError: this life is fenced already, or a journal takes nothing.
@@ -53,12 +54,13 @@ class Takeover:
                 here.pop(generation.id, None)
         new = await self._replica.orphaned([*here])  # they never came into the replica
         for id_ in new:
-            generation, entry = here.pop(id_)
-            self.begin(generation, entry)
-            mine.append((generation, entry))
+            self.begin(*here[id_])
         if new:
             self._replica.send()
             await self._replica.until(self._replica.position)
+        for id_ in new:
+            if here[id_][1].taken is None:
+                mine.append(here.pop(id_))
         await self._replica.settled()
         mine.sort(key=lambda pair: (pair[0].opened.created, pair[0].id))
         return mine, [*here.values()]

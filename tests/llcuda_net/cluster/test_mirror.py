@@ -17,7 +17,7 @@ import pytest
 import trio
 import trio.testing
 
-from llcuda_net.cluster import committer, leases, portions, recovery
+from llcuda_net.cluster import committer, keys, leases, portions, recovery
 from llcuda_net.cluster.mirror import Mirror
 from llcuda_net.cluster.portions import Life
 from llcuda_net.cluster.trimming import Trimming
@@ -79,6 +79,7 @@ class Database:
         self, directory: Path, number: int, former: tuple[int, ...] = ()
     ) -> AsyncIterator[Storage]:
         mirror = Mirror(self.url)
+        mirror.claim_keys = keys.claim_accepted
         mirror.begin(number, former)
         storage = Storage(
             directory,
@@ -443,6 +444,29 @@ async def test_a_restart_forgets_what_others_have_or_had(
         three = database.join()
         async with database.serving(tmp_path / "one", three) as storage:
             assert storage.recovered == []
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_a_restart_forgets_what_lost_its_key_before_it_was_in_the_database(
+    database: Database, tmp_path: Path, is_over: bool
+) -> None:
+    one, other = database.join(), database.join()
+    async with database.serving(tmp_path, one) as storage:
+        kept = storage.start(opened(1, key="k"))
+        grown(kept, 2)
+        if is_over:
+            kept.end(Ended(**END))
+        await storage.written()
+        await committed(storage)
+        database.do(lambda db: db.execute("DELETE FROM generations"))
+        database.do(lambda db: db.execute("DELETE FROM keys"))
+    key = keys.Key("", "k", "another", b"")
+    database.do(lambda db: keys.claim(db, other, [key]))  # it is sent again, and runs there
+    two = database.join()
+    database.do(lambda db: leases.fence_former(db, two, one))
+    async with database.serving(tmp_path, two, (one,)) as storage:
+        assert storage.recovered == []
+        assert await storage.read(lambda store: store.states(["generation-1"])) == {}
 
 
 async def test_batches_that_nobody_needs_are_deleted(

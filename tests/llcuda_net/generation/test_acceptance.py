@@ -21,6 +21,7 @@ from llcuda_net.storage.records import Level
 from llcuda_protocol import Accepted, Cancel, Done, Error, ErrorCode
 from tests.support.server.durable_server import keeping, stored
 from tests.support.server.memory_server import FakeUpstream, Peer, ask, ready
+from tests.support.storage.replica import HeldReplica
 
 PATIENCE = 300.0
 
@@ -218,3 +219,36 @@ async def test_the_journal_refuses_all_that_it_cannot_keep(nursery: trio.Nursery
         assert one.scope.cancel_called
         assert one.error is journal.refusal
         assert not one.accepted
+
+
+async def test_one_whose_key_was_given_away_meanwhile_does_not_go_on(tmp_path: Path) -> None:
+    """No other server has heard of it, and its key was sent again, elsewhere."""
+    upstream, replica = FakeUpstream(), HeldReplica()
+    upstream.paused = True
+    async with keeping(tmp_path, upstream, replica=replica) as (_, listener):
+        peer, server = await ready(listener), listener.server
+        assert server is not None
+        with trio.fail_after(PATIENCE):
+            await peer.send(ask("a b", key="other"))
+            await peer.until(Accepted)
+            await peer.send(ask("a b c", 2, key="k"))
+            await peer.until(Accepted, 2)
+            for generation in server.registry:
+                generation.suspend()
+            while len(server.registry):  # noqa: ASYNC110 -- it has no event for it
+                await trio.sleep(0.001)
+            aside = [one.aside() for one in server.left_aside()]
+            assert len(aside) == 2
+            replica.taken = {"k": "elsewhere"}
+            server.begin_again(aside)
+            await server.resume(aside)
+            (goes_on,) = server.registry
+            assert goes_on.key == "other"
+            upstream.paused = False
+            upstream.release(10)
+            while len(server.registry):  # noqa: ASYNC110
+                await trio.sleep(0.001)
+    assert [one.key for one in stored(tmp_path)] == ["other"]
+    async with keeping(tmp_path, FakeUpstream(), replica=HeldReplica()) as (_, listener):
+        assert listener.server is not None
+        assert not len(listener.server.registry)

@@ -24,6 +24,7 @@ class HeldReplica(Replica):
     Attributes:
         bodies: all records.
         accepted: ids, in their order.
+        taken: other generations that have an idempotency key, by the key.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class HeldReplica(Replica):
         self.position = self.committed = 0
         self.bodies: list[bytes] = []
         self.accepted: list[str] = []
+        self.taken: dict[str | None, str] = {}
         self._held = False
         self._awaited: list[tuple[int, Committed]] = []
 
@@ -50,6 +52,7 @@ class HeldReplica(Replica):
         self.position += 1
 
     def accept(self, entry: Entry, accept: Accept, hurry: bool) -> None:
+        entry.taken = self.taken.get(accept.key)
         self.accepted.append(accept.id)
         self.position += 1
         entry.accepted_at = self.position
