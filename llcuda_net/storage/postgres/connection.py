@@ -4,11 +4,15 @@ What a session does can be done again: after an answer was lost nobody knows whe
 was committed, so each is written such that its repetition changes nothing more. So a session makes
 a broken connection anew and repeats once by itself, and repeats what PostgreSQL has cancelled for
 others' sake. All transactions are READ COMMITTED; what they lock is said where they do.
+
+What a role, a database or the environment may set otherwise, and our statements depend on, each
+session sets for itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -37,8 +41,7 @@ _DEFAULTS: dict[str, tuple[str | None, str | int]] = {
     "tcp_user_timeout": (None, 20_000),
     "application_name": ("PGAPPNAME", "llcuda"),
 }
-#: Of a session that writes, and of another: how long a statement may take, and wait for a
-#: lock; and for how long a client that died may hold what it has locked.
+#: Of a session that writes, and of another: how long a statement may take, and wait for a lock.
 _TIMEOUTS = {
     True: {"statement_timeout": "60s", "lock_timeout": "10s"},
     False: {"statement_timeout": "600s", "lock_timeout": "10s"},
@@ -47,7 +50,10 @@ _SETTINGS = {
     # PostgreSQL's own names come first by themselves, temporary tables only where that is said.
     "search_path": f"{SCHEMA}, pg_temp",
     "default_transaction_isolation": "read committed",
-    "idle_in_transaction_session_timeout": "60s",
+    # Who is stopped within a transaction holds what it has locked, perhaps up to its own fence and
+    # the numbers of all results: no longer than a lease.
+    "idle_in_transaction_session_timeout": "5s",
+    "datestyle": "ISO",
     "jit": "off",
     # One plan for every owner would be one for the owner with the most results.
     "plan_cache_mode": "force_custom_plan",
@@ -66,6 +72,8 @@ _BUSY = (
     pg.ReadOnlySqlTransaction,
     pg.OutOfMemory,
     pg.ObjectInUse,
+    # Of PostgreSQL itself, with its transaction. (A disk that failed ends all of PostgreSQL.)
+    psycopg.InternalError,
 )
 _FULL = (pg.DiskFull,)
 _DAMAGE = (pg.DataCorrupted, pg.IndexCorrupted, pg.UndefinedTable, pg.UndefinedColumn)
@@ -77,6 +85,10 @@ _REFUSED = (
     pg.InvalidSchemaName,
 )
 _INVALID = (UnicodeEncodeError, psycopg.DataError, pg.ProgramLimitExceeded, pg.StatementTooComplex)
+
+
+# What it would say on stderr beside our log, of a connection that broke, is in our errors.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
 class Session:
@@ -101,6 +113,12 @@ class Session:
         self._write = write
         self._connection: Connection | None = None
         self._closed = False
+        if _has_a_doubtful_password(url):
+            raise StorageError(
+                "--store: a / or an @ of a password or a name is written %2F or %40; a password is "
+                "best in ~/.pgpass",
+                StorageError.INVALID,
+            )
         try:
             given = conninfo_to_dict(url)
             missing = {
@@ -110,7 +128,7 @@ class Session:
             }
             if write and "target_session_attrs" not in given:
                 missing["target_session_attrs"] = "read-write"
-            self._conninfo = make_conninfo(url, **missing)
+            self._conninfo = make_conninfo(url, **missing, client_encoding="UTF8")
         except psycopg.ProgrammingError as error:
             # libpq's message may hold a part of the URL, and that a password.
             raise StorageError(
@@ -159,9 +177,12 @@ class Session:
                 except _CONFLICTS:
                     if attempt == _ATTEMPTS:
                         raise
-                except (psycopg.OperationalError, psycopg.InterfaceError):
+                except psycopg.Error as error:
+                    connection = self._connection
+                    if connection is not None and isinstance(error, pg.ReadOnlySqlTransaction):
+                        connection.close()  # another machine takes writes now
                     # A connection that was idle may have been broken for long: that is no failure.
-                    if lost or self._connection is None or not self._connection.closed:
+                    if lost or connection is None or not connection.closed:
                         raise
                     lost = True
         raise AssertionError("the last attempt returns or raises")
@@ -189,6 +210,7 @@ class Session:
                 f"needs {_OLDEST // 10_000} or later",
                 StorageError.REFUSED,
             )
+        self._refuse_pooled_transactions(connection)
         settings = {**_SETTINGS, **_TIMEOUTS[self._write]}
         if self.one_plan:
             settings["plan_cache_mode"] = "force_generic_plan"
@@ -211,11 +233,42 @@ class Session:
         elif not self._write:  # what is derived can be computed again
             connection.execute("SET synchronous_commit = off")
 
+    def _refuse_pooled_transactions(self, connection: Connection) -> None:
+        """Raise StorageError where each transaction may have another process of PostgreSQL.
+
+        Settings, LISTEN and advisory locks are a session's: they would be lost, or become others'.
+        """
+        if _process(connection) == connection.info.backend_pid:
+            return  # there is no pooler
+        before = _process(connection)
+        with psycopg.connect(self._conninfo, autocommit=True) as other, other.transaction():
+            # A pool gives the other one first what this one has just left.
+            pooled = _process(other) == before or _process(connection) != before
+        if pooled:
+            raise StorageError(
+                f"{self.place} is behind a pooler in transaction mode: give PostgreSQL's own "
+                "address, or a pooler in session mode",
+                StorageError.REFUSED,
+            )
+
     def close(self) -> None:
         """Close the connection for good; idempotent."""
         self._closed = True
         if self._connection is not None:
             self._connection.close()
+
+
+def _has_a_doubtful_password(url: str) -> bool:
+    """Whether libpq would take a part of a password for the address, which messages name."""
+    authority, _, path = url.partition("?")[0].partition("://")[2].partition("/")
+    return authority.count("@") > 1 or ("@" in path and "@" not in authority)
+
+
+def _process(connection: Connection) -> int:
+    """The number of the process of PostgreSQL that answers."""
+    row = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _in_environment(name: str) -> bool:
@@ -252,7 +305,7 @@ def as_storage_error(error: Exception, what: str, place: str) -> StorageError:
         )
     if isinstance(error, _REFUSED):
         return StorageError(f"{what}: {place} refuses: {text}", StorageError.REFUSED)
-    if isinstance(error, _INVALID):
+    if isinstance(error, _INVALID) or "invalid memory alloc request size" in text:
         return StorageError(f"{what}: {text}", StorageError.INVALID)
     if isinstance(error, _BUSY):
         return StorageError(f"{what}: {place} does not answer: {text}", StorageError.BUSY)

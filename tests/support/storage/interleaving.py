@@ -27,6 +27,7 @@ class Standing(Session):
     def change(self, what: str, change: Callable[[Connection], _T]) -> _T:
         def stand(db: Connection) -> _T:
             out = change(db)
+            db.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             self.stands.set()
             assert self.go.wait(_PATIENCE)
             return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,9 +12,11 @@ from psycopg import errors as pg
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.packing.codec import Codec
+from llcuda_net.storage.postgres import connection as module
 from llcuda_net.storage.postgres.connection import Connection, Session, as_storage_error
 from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.postgres.writing import Putter
+from llcuda_net.storage.results.interface import Query
 from tests.support.storage.postgres import Postgres
 from tests.support.storage.records import result
 
@@ -45,6 +48,86 @@ def test_what_is_no_connection_string_is_refused_without_its_password() -> None:
         error = refused(lambda: Session(wrong, write=False))  # noqa: B023
         assert error.code == StorageError.INVALID
         assert "secret" not in error.message
+
+
+@pytest.mark.parametrize("password", ["se/cret", "12/secret", "se@cret", "/secret", "secret@"])
+def test_a_password_that_is_written_wrongly_is_no_part_of_a_message(password: str) -> None:
+    error = refused(lambda: Session(f"postgresql://ann:{password}@localhost/x", write=False))
+    assert error.code == StorageError.INVALID
+    assert "%2F" in error.message
+    assert "se" not in error.message.split()
+    assert "cret" not in error.message
+
+
+@pytest.mark.parametrize("rest", ["x?options=-c%20a@b", "?host=@socket&dbname=x", "x%40y"])
+def test_an_at_sign_that_is_no_password_is_taken(rest: str) -> None:
+    Session(f"postgresql://ann:a%40%2Fb@localhost/{rest}", write=False).close()
+
+
+def test_settings_of_the_environment_and_the_database_change_nothing(
+    postgres: Postgres, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for name in ("datestyle = 'German'", "bytea_output = 'escape'", "search_path = 'none'"):
+            connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {name}".encode())
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    stored = result(1, request={"prompt": "東京 \U0001f30a e\u0301"})
+    store = PostgresStore(url, write=True)
+    store.put([stored])
+    while store.update_index():
+        pass
+    assert store.get(stored.id) == stored
+    assert [hit.summary.id for hit in store.search("東京", Query())] == [stored.id]
+    assert [day.day for day in store.stats().days] == ["2023-11-14"]
+    store.close()
+
+
+def test_whoever_is_stopped_within_a_transaction_holds_up_nobody_for_long(url: str) -> None:
+    session, tries = Session(url, write=True), []
+
+    def stopped_once(db: Connection) -> int:
+        tries.append(1)
+        (shown,) = db.execute("SHOW idle_in_transaction_session_timeout").fetchone() or ("",)
+        assert shown == "5s"
+        if len(tries) == 1:
+            db.execute("SET LOCAL idle_in_transaction_session_timeout = '1ms'")
+            with pytest.raises(psycopg.Error):
+                while True:  # until it has ended
+                    time.sleep(0.05)
+                    db.execute("SELECT 1")
+            db.execute("SELECT 1")  # as who wakes up
+        return len(tries)
+
+    assert session.change("it", stopped_once) == 2
+    session.close()
+
+
+def test_a_database_that_takes_no_writes_any_more_is_looked_for_elsewhere(url: str) -> None:
+    session, processes = Session(url, write=True), []
+
+    def demoted_once(db: Connection) -> None:
+        processes.append(db.info.backend_pid)
+        if len(processes) == 1:
+            raise pg.ReadOnlySqlTransaction("cannot execute INSERT")
+
+    session.change("it", demoted_once)
+    assert len({*processes}) == 2
+    session.close()
+
+
+def test_a_pooler_in_transaction_mode_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pooled(db: Connection) -> int:
+        return 0  # whoever asks last has the process
+
+    def in_session_mode(db: Connection) -> int:
+        return -db.info.backend_pid  # each has its own, which is not that which it was told
+
+    monkeypatch.setattr(module, "_process", pooled)
+    error = refused(lambda: PostgresStore(url, write=True))
+    assert error.code == StorageError.REFUSED
+    assert "pooler in transaction mode" in error.message
+    monkeypatch.setattr(module, "_process", in_session_mode)
+    PostgresStore(url, write=True).close()
 
 
 def test_a_database_that_is_not_there(postgres: Postgres) -> None:
@@ -135,6 +218,9 @@ def test_a_killed_database_keeps_what_it_has_acknowledged(own_postgres: Postgres
         (pg.ReadOnlySqlTransaction("x"), StorageError.BUSY),
         (pg.StringDataRightTruncation("x"), StorageError.INVALID),
         (pg.ProgramLimitExceeded("x"), StorageError.INVALID),
+        (pg.InternalError_("invalid memory alloc request size 1"), StorageError.INVALID),
+        (pg.InternalError_("tuple concurrently updated"), StorageError.BUSY),
+        (pg.IdleInTransactionSessionTimeout("x"), StorageError.BUSY),
         (pg.SyntaxError("x"), StorageError.FAILED),
     ],
 )
