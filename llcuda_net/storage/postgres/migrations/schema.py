@@ -97,11 +97,29 @@ def _apply(db: Connection, migration: Migration, newest: int) -> None:
             " applied timestamptz NOT NULL DEFAULT now())"
         )
     db.execute(migration.sql)
+    _compare_bytes(db)
     db.execute(
         f"INSERT INTO {SCHEMA}.migrations (number, name) VALUES (%s, %s)",
         (migration.number, migration.name),
     )
     log.info("store_updated", database=db.info.dbname, version=migration.number)
+
+
+def _compare_bytes(db: Connection) -> None:
+    """Compare and order texts by their bytes, as SQLite does, whatever the database's locale is.
+
+    Nor can an index become wrong by an update of the system's locales.
+    """
+    sql = (
+        "SELECT attrelid::regclass::text, string_agg("
+        "format('ALTER %%I TYPE text COLLATE \"C\"', attname), ', ')"
+        " FROM pg_attribute WHERE attnum > 0 AND atttypid = 'text'::regtype"
+        " AND attcollation <> '\"C\"'::regcollation AND attrelid IN"
+        " (SELECT oid FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r')"
+        " GROUP BY attrelid"
+    )
+    for table, changes in db.execute(sql, (SCHEMA,)).fetchall():
+        db.execute(f"ALTER TABLE {table} {changes}")
 
 
 def _newer(place: str, found: int, newest: int) -> StorageError:

@@ -82,3 +82,14 @@ def test_reading_makes_nothing(url: str) -> None:
 def test_versions_from_14_on_understand_it() -> None:
     # In CREATE TABLE, only those from 16 on know a column's storage.
     assert not [one.name for one in MIGRATIONS if " STORAGE " in one.sql.replace("SET STORAGE", "")]
+
+
+def test_texts_are_compared_by_their_bytes_whatever_the_locale_of_the_database(url: str) -> None:
+    PostgresStore(url, write=True).close()
+    sql = (
+        "SELECT table_name, column_name, collation_name FROM information_schema.columns"
+        " WHERE table_schema = 'llcuda' AND data_type = 'text' AND collation_name IS DISTINCT"
+        " FROM 'C'"
+    )
+    with psycopg.connect(url) as connection:
+        assert connection.execute(sql).fetchall() == []
