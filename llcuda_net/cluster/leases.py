@@ -20,6 +20,8 @@ from llcuda_net.storage.replica.interface import Accept, Adopted
 
 #: Where servers that come, leave or are fenced are announced.
 CHANNEL = "llcuda_servers"
+#: What lives are called that nobody lived; see owners/handing.py.
+HANDED_OVER = "handed over"
 #: Seconds for which a life that is over is remembered, and what was adopted from it: a server that
 #: was switched off for longer, and then starts with its old disk, may take up again what was
 #: adopted, ended and deleted meanwhile.
@@ -271,6 +273,12 @@ def was_fenced(db: Connection, server: int) -> bool:
     """Whether a server is known, and fenced."""
     row = db.execute("SELECT fenced FROM servers WHERE number = %s", (server,)).fetchone()
     return row is not None and bool(row[0])
+
+
+def was_handed_over(db: Connection, server: int) -> bool:
+    """Whether a life is none, and stands for generations that a live server has handed over."""
+    sql = "SELECT 1 FROM servers WHERE number = %s AND name = %s AND address = ''"
+    return db.execute(sql, (server, HANDED_OVER)).fetchone() is not None
 
 
 def journal(

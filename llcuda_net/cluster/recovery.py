@@ -37,4 +37,5 @@ def read(db: Connection, server: int) -> Former:
     lost = sorted(owned.keys() - {one.id for one in found})
     if lost:
         log.error("generations_lost", server=server, generations=lost, why="not in its journal")
-    return Former(server, found, frozenset(leases.taken(db, server)))
+    whole = leases.was_handed_over(db, server)
+    return Former(server, found, frozenset(leases.taken(db, server)), whole)

@@ -6,7 +6,7 @@ to know how far an earlier one got.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
@@ -16,15 +16,15 @@ import trio
 from llcuda_net.cluster import leases, recovery
 from llcuda_net.cluster.membership import Membership
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.postgres.connection import Connection, Session
+from llcuda_net.storage.replica.interface import Former
 
 log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
-#: Called with a life that this server has fenced, and what that had: it is this server's when it
-#: returns, as far as it was the other's still, and goes on. Raises StorageError.
-Adopt = Callable[[int, Sequence[OpenGeneration]], Awaitable[None]]
+#: Called with what a life had that this server has fenced: it is this server's when it returns, as
+#: far as it was the other's still, and goes on. Raises StorageError.
+Adopt = Callable[[Former], Awaitable[None]]
 
 
 class Takeover:
@@ -67,7 +67,7 @@ class Takeover:
         found = await self._do(partial(recovery.read, server=other))
         log.info("taking_over", server=other, generations=len(found.generations))
         if found.generations:
-            await self._adopt(other, found.generations)
+            await self._adopt(found)
         if await self._do(partial(leases.adopted, me=me, other=other)):
             self.servers += 1
             self.generations += len(found.generations)

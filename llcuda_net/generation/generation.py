@@ -95,6 +95,8 @@ class Generation:
         cacheable: whether the same request may be answered with its result.
         stranded: it waits for an upstream that is not there, after a restart.
         suspended: it stops here without having ended: the next server continues it.
+        link: to the server that has it, of one that runs elsewhere; see
+            server/cluster/peers/followed.py.
         cached_from: the result whose log answers it.
         ended: whether it is over, however it ended.
         finished: when that was, in nanoseconds since 1970; None while it is not known.
@@ -165,6 +167,7 @@ class Generation:
     final: CompletionEvent | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     abandoned: trio.CancelScope | None = None
+    link: Any = None
     _told: Outcome | None = None
     _channel: Channel | None = None  # of the last piece; None: text
     _held: Logprobs = field(default_factory=list)  # of tokens without text so far
@@ -416,7 +419,7 @@ class Generation:
 
     def fails_over(self, reason: str) -> None:
         """What comes next is made by another upstream. Nothing is lost by it: the epoch stays."""
-        position = len(self.pieces)
+        position = self.count
         if position and (not self.splices or self.splices[-1][0] != position):
             self.splices.append((position, self.epoch))
         elif not any(one.position == position for one in self.failovers):

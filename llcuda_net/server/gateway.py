@@ -56,9 +56,9 @@ from llcuda_net.server.queries import QueryService
 from llcuda_net.server.tcp.host import GreetedPeer
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.server.waiting import Waiting
-from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.objects import entries
 from llcuda_net.storage.records import Level, Result
+from llcuda_net.storage.replica.interface import Former
 from llcuda_net.storage.starting import Recovered
 from llcuda_net.telemetry.document import StatusDocuments
 from llcuda_net.telemetry.history import History
@@ -80,6 +80,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
+#: Seconds for which the readers of a generation that goes on here may come back, also those who
+#: read it at another server: their server asks each second where it is.
+_COMING = 5.0
 
 
 class Gateway:
@@ -186,7 +189,7 @@ class Gateway:
             pool,
             self._scheduler,
             functools.partial(self._enter, always=True),
-            self.left,
+            functools.partial(self.left, at_least=0.0 if cluster is None else _COMING),
             lambda: self.elsewhere_models,
         )
         self._waiting = Waiting(
@@ -372,6 +375,10 @@ class Gateway:
         """Whether another server of the cluster asks upstreams of a model, or will soon."""
         return self._pool.asked_elsewhere(model)
 
+    def only_elsewhere(self, model: str | None) -> bool:
+        """Whether other servers of the cluster alone ask the upstreams of a model."""
+        return self._pool.only_elsewhere(model)
+
     def keeps_alone(self, id_: str) -> bool:
         """Whether a generation that is over is kept here, and not where other servers find it."""
         return self._persistence.keeps_alone(id_)
@@ -522,20 +529,25 @@ class Gateway:
         self._nursery.start_soon(to_its_end)
         self.runs.began(generation)
 
-    async def adopt(self, other: int, generations: Sequence[OpenGeneration]) -> None:
+    async def adopt(self, former: Former) -> None:
         """Take over what a fenced life of a server had, and go on with it.
 
         Raises:
             StorageError: some of it is not taken over.
         """
-        await self.resume(await self._persistence.adopt(other, generations))
+        entries = await self._persistence.adopt(former.number, former.generations)
+        await self.resume(entries, whole=former.whole)
 
-    async def resume(self, entries: Sequence[Recovered]) -> None:
-        """Go on with generations that ran when the last server ended, or that are another's."""
+    async def resume(self, entries: Sequence[Recovered], *, whole: bool = False) -> None:
+        """Go on with generations that ran when the last server ended, or that are another's.
+
+        Args:
+            whole: their readers have nothing that is not in these entries.
+        """
         found = []
         for entry in entries:
             try:
-                found.append((self._recall(entry), entry))
+                found.append((self._recall(entry, whole=whole), entry))
             except Exception:  # it stays open in the journal; the others go on
                 log.exception("generation_not_resumed", generation=entry.entry.opened.generation)
         # Clients that attach see the new run, so the next server must know it, too.
@@ -546,13 +558,15 @@ class Gateway:
         for generation, entry in found:
             self._start(generation, functools.partial(self._resumer.run, generation, entry))
 
-    def _recall(self, entry: Recovered) -> Generation:
+    def _recall(self, entry: Recovered, *, whole: bool) -> Generation:
         """A generation that ran when the last server ended, in a new run."""
         user = self.users.named(entry.entry.opened.owner)
         generation = requests.from_journal(entry, self.settings, user)
         generation.most_bytes = self._budget.bounds.most_of_log(generation.params)
         self._persistence.resume(generation, entry.entry)
-        if entry.concluded is None:
+        if entry.concluded is None and whole:
+            generation.fails_over("another server goes on with it")
+        elif entry.concluded is None:
             # At once: a client that has more than the journal holds sees it by the epoch. Also of
             # one that seems never to have run: a power cut may have taken all of its tokens.
             generation.splice()
@@ -589,11 +603,6 @@ class Gateway:
             RequestError: it cannot be written.
         """
         await self._persistence.sync_all()
-
-    def gone(self, generation: Generation, error: RequestError) -> None:
-        """A suspended one is another server's now: its readers are to come again."""
-        generation.end(State.FAILED, error, kept=False)
-        self._publisher.publish()
 
     def begin_again(self, entries: Sequence[Recovered]) -> None:
         """Have these, which nobody has, be this server's in its new life."""
@@ -742,23 +751,29 @@ class Gateway:
         """A stream needs a log that was dropped from memory."""
         self._shelf.recall(generation)
 
-    def left(self, generation: Generation) -> None:
-        """A reader has left: if it was the last, start the timer of `on_disconnect`."""
+    def left(self, generation: Generation, at_least: float = 0.0) -> None:
+        """A reader has left: if it was the last, start the timer of `on_disconnect`.
+
+        Args:
+            at_least: seconds for which it goes on whatever that says.
+        """
         if isinstance(generation, Followed):
             generation.left()
             return
-        seconds = generation.on_disconnect
+        seconds = max(generation.on_disconnect, at_least)
         if generation.readers or generation.ended or seconds >= MAX_LINGER:
             return
         if seconds <= 0:
             generation.cancel()
         elif generation.abandoned is None:
             generation.abandoned = trio.CancelScope()
-            self._nursery.start_soon(self._abandon, generation, generation.abandoned)
+            self._nursery.start_soon(self._abandon, generation, generation.abandoned, seconds)
 
-    async def _abandon(self, generation: Generation, scope: trio.CancelScope) -> None:
+    async def _abandon(
+        self, generation: Generation, scope: trio.CancelScope, seconds: float
+    ) -> None:
         with scope:
-            await trio.sleep(generation.on_disconnect)
+            await trio.sleep(seconds)
             if generation.readers:  # one has come in this very moment
                 return
             log.info("generation_abandoned", generation=generation.id)

@@ -331,6 +331,13 @@ class Pool:
             for one in self._serving()
         )
 
+    def only_elsewhere(self, name: str | None, role: str = COMPLETIONS) -> bool:
+        """Whether other servers alone ask the upstreams of the model which a request names."""
+        if name is None:
+            name = next(iter(self.names(role)), None)
+        found = [one for one in self._serving(role) if name in (None, one.model, *one.spec.aliases)]
+        return bool(found) and not any(one.owned for one in found)
+
     def context_of(self, name: str | None) -> int | None:
         """Tokens of context that the model which a request names has; None: not known here."""
         with contextlib.suppress(RequestError):

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from llcuda_net.cluster.leases import Member
-from llcuda_net.cluster.owners.handing import NAME as HANDED
+from llcuda_net.cluster.leases import HANDED_OVER, Member
 from llcuda_net.cluster.standing import LEASE
 from llcuda_net.storage.replica.bodies import joined
 from llcuda_net.storage.replica.interface import Accept, Adopted
@@ -221,6 +220,10 @@ class Database:
         found = self.generations.items()
         return {id_: one.epoch for id_, one in sorted(found) if one.server == server}
 
+    def was_handed_over(self, server: int) -> bool:
+        """See cluster.leases."""
+        return server in self.servers and self.servers[server].name == HANDED_OVER
+
     def adopt(
         self, me: int, other: int, number: int, generations: Sequence[Adopted]
     ) -> dict[str, int] | None:
@@ -268,7 +271,7 @@ class Database:
         if me == to or self._is_fenced(me) or self._is_fenced(to):
             return False
         number = len(self.servers) + 1
-        self.servers[number] = Server(HANDED, "", self.now(), fenced=True, adopter=to)
+        self.servers[number] = Server(HANDED_OVER, "", self.now(), fenced=True, adopter=to)
         self.batches[number] = {1: data}
         for id_ in mine:
             self.generations[id_].server = number
@@ -310,6 +313,7 @@ STATEMENTS = (
     "journal",
     "last",
     "owned",
+    "was_handed_over",
     "adopt",
     "adopted",
     "taken",

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llcuda_net.cluster.leases import HANDED_OVER
 from llcuda_net.storage.postgres.connection import Connection
-
-#: What the rows of such lives are called.
-NAME = "handed over"
 
 
 def hand_over(db: Connection, me: int, to: int, ids: Sequence[str], data: bytes) -> bool:
@@ -39,7 +37,7 @@ def hand_over(db: Connection, me: int, to: int, ids: Sequence[str], data: bytes)
     row = db.execute(
         "INSERT INTO servers (name, address, fenced, adopter) VALUES (%s, '', true, %s)"
         " RETURNING number",
-        (NAME, to),
+        (HANDED_OVER, to),
     ).fetchone()
     assert row is not None
     moved = db.execute(

@@ -25,7 +25,7 @@ from llcuda_net.cluster.mirror import Mirror
 from llcuda_net.cluster.standing import Standing
 from llcuda_net.cluster.takeover import Takeover
 from llcuda_net.config.users import User
-from llcuda_net.errors import StorageError, UpstreamUnavailable
+from llcuda_net.errors import StorageError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import refused
 from llcuda_net.generation.state import State
@@ -33,11 +33,12 @@ from llcuda_net.server.cluster.handing import Handing
 from llcuda_net.server.cluster.host import OwnersHost
 from llcuda_net.server.cluster.life import Hooks, Life
 from llcuda_net.server.cluster.owners import Owners
+from llcuda_net.server.cluster.peers.followed import Followed
 from llcuda_net.server.cluster.peers.peers import Peers
-from llcuda_net.server.cluster.placing import Asked, Placing
-from llcuda_net.storage.journal.assembly import OpenGeneration
+from llcuda_net.server.cluster.placing import Asked, NowhereError, Placing, check_sent
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.records import Result
+from llcuda_net.storage.replica.interface import Former
 from llcuda_protocol import Generate
 
 log = structlog.get_logger(__name__)
@@ -169,8 +170,8 @@ class Cluster:
         self.peers = Peers(self, host, self._certificate)
         claims = bool(host.settings.upstream)
         self._owners = Owners(self, host.pool, host.scheduler, claims=claims)
-        self._placing = Placing(self, host, self._owners.route, self._send)
-        self._handing = Handing(self, host, self._owners.route)
+        self._placing = Placing(self, host, self._owners.route, self._send, self._settle)
+        self._handing = Handing(self, host, self._owners.route, self.peers.moved)
         self.hooks.stopped.append(self._owners.stopped)
         self.hooks.life.append(self._owners.life)
 
@@ -211,8 +212,8 @@ class Cluster:
                     except Exception:  # or what ends this server would end its heirs, too
                         log.exception("takeover_crashed")
 
-    async def _adopt(self, other: int, generations: Sequence[OpenGeneration]) -> None:
-        await self._host.adopt(other, generations)
+    async def _adopt(self, former: Former) -> None:
+        await self._host.adopt(former)
 
     async def leave(self) -> None:
         """End this life, after all that writes has ended; what is left others adopt at once."""
@@ -290,20 +291,23 @@ class Cluster:
         """
         return await self._placing.begin(Asked(request, user, api, previous, id_, here=here))
 
-    async def _send(self, asked: Asked, server: int) -> Generation | None:
-        """Have another server run a request; None: it is none of the live ones any more.
+    def _send(self, asked: Asked, server: int) -> Generation:
+        """Have another server run a request. Raises RequestError where the request is wrong."""
+        return self.peers.submit(asked.send(), asked.user, server, asked.api)
+
+    async def _settle(self, generation: Generation) -> None:
+        """Return when what was sent to another server is accepted, or over.
 
         Raises:
-            UpstreamUnavailable: what was known of it is old: it has no upstream for that.
-            RequestError: the request is wrong.
+            NowhereError: it was refused there, and may be accepted elsewhere.
         """
-        if all(one.number != server for one in self.members):
-            return None
-        sent = self.peers.submit(asked.request, asked.user, server, asked.api)
-        await sent.wait()
-        if isinstance(sent.error, UpstreamUnavailable) and not sent.accepted:
-            raise sent.error
-        return sent
+        if isinstance(generation, Followed):
+            await generation.wait()
+            try:
+                check_sent(generation)
+            except NowhereError:
+                self._owners.refused(generation.link.server, generation.wanted)
+                raise
 
     async def embed(
         self, texts: Sequence[str], user: User, model: str | None

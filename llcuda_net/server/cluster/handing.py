@@ -2,7 +2,9 @@
 
 A generation waits at the server that accepted or adopted it. Where that has no upstream of its
 model any more, and another server has one, it goes there: it is suspended here, and the other one
-adopts it, as it would from a server that died. Its readers come again, and follow it.
+adopts it, as it would from a server that died. It has all of its log, so nothing changes for its
+readers: here it is followed from then on, with the readers that it has. Other servers that follow
+it look for it anew.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import trio
 
 from llcuda_net.cluster.owners.handing import hand_over
 from llcuda_net.cluster.standing import Standing
-from llcuda_net.errors import LeaseLost, RequestError
+from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Left
 from llcuda_net.server.cluster.host import OwnersHost
@@ -55,18 +57,24 @@ class Handing:
 
     Args:
         elsewhere: the server that has an upstream of a model, of this name; None: none has.
+        moved: has a generation followed that was this server's.
 
     Attributes:
         handed: how many went since the start.
     """
 
     def __init__(
-        self, cluster: Database, host: OwnersHost, elsewhere: Callable[[str | None], int | None]
+        self,
+        cluster: Database,
+        host: OwnersHost,
+        elsewhere: Callable[[str | None], int | None],
+        moved: Callable[[Generation], None],
     ) -> None:
         self.handed = 0
         self._cluster = cluster
         self._host = host
         self._elsewhere = elsewhere
+        self._moved = moved
         self._since: dict[Generation, float] = {}
 
     def __repr__(self) -> str:
@@ -118,16 +126,13 @@ class Handing:
         # Until it is known whose it is nobody may go on with it here.
         while (moved := await self._try(number, move)) is None:  # noqa: ASYNC110
             await trio.sleep(LOOK)
-        if not moved:
-            await self._host.resume([left.aside()])
-            return
-        self.handed += 1
-        log.info("generation_handed_over", generation=generation.id, server=server)
-        self._host.forget(left)
-        self._host.gone(
-            generation,
-            LeaseLost("another server has its upstream, and goes on with it", retry=True),
-        )
+        if moved:
+            self.handed += 1
+            log.info("generation_handed_over", generation=generation.id, server=server)
+            self._host.forget(left)
+        else:
+            await self._host.resume([left.aside()], whole=True)
+        self._moved(generation)
 
     async def _try(self, number: int, move: Callable[[Connection], bool]) -> bool | None:
         """Whether it is another server's now; None: that is not known."""

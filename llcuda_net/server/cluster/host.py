@@ -7,14 +7,13 @@ from typing import Any, Protocol
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.users import User
-from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Left
 from llcuda_net.generation.registry import Registry
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.server.tcp.listener import Listener
-from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.records import Level, Result
+from llcuda_net.storage.replica.interface import Former
 from llcuda_net.storage.starting import Recovered
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Generate
@@ -33,11 +32,15 @@ class ClusterHost(Protocol):
     def draining(self) -> bool:
         """Whether the server stops."""
 
-    async def adopt(self, other: int, generations: Sequence[OpenGeneration]) -> None:
+    async def adopt(self, former: Former) -> None:
         """Take over what a fenced life of a server had; raises StorageError."""
 
-    async def resume(self, entries: Sequence[Recovered]) -> None:
-        """Go on with generations of an earlier life, or of another server."""
+    async def resume(self, entries: Sequence[Recovered], *, whole: bool = False) -> None:
+        """Go on with generations of an earlier life, or of another server.
+
+        Args:
+            whole: their readers have nothing that is not in these entries.
+        """
 
     def left_aside(self) -> list[Left]:
         """What was suspended since the last call."""
@@ -93,6 +96,9 @@ class OwnersHost(ClusterHost, Protocol):
     def asked_elsewhere(self, model: str | None) -> bool:
         """Whether another server asks upstreams of a model, or will soon."""
 
+    def only_elsewhere(self, model: str | None) -> bool:
+        """Whether other servers alone do."""
+
     def keeps_alone(self, id_: str) -> bool:
         """Whether a generation that is over is kept here and nowhere else."""
 
@@ -106,6 +112,3 @@ class OwnersHost(ClusterHost, Protocol):
 
     async def committed(self) -> None:
         """Return when other servers could know all that is here; raises RequestError."""
-
-    def gone(self, generation: Generation, error: RequestError) -> None:
-        """A suspended one is another server's now: its readers are to come again."""

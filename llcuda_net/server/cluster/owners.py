@@ -8,6 +8,7 @@ this server is no member.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -81,6 +82,8 @@ class Owners:
         self._heard_at = 0.0
         #: Requests that were sent to others: when, to which server, for which model.
         self._sent: deque[tuple[float, int, str]] = deque()
+        #: When a server refused a model of which it had said that it has an upstream.
+        self._refused: dict[tuple[int, str], float] = {}
         self._wake = trio.Event()
         if claims:
             pool.own(())
@@ -140,6 +143,8 @@ class Owners:
         if not self._is(number):
             return
         self.others, self._known, self._heard_at = others, known, trio.current_time()
+        there = {one.server for one in others}
+        self._refused = {one: at for one, at in self._refused.items() if one[0] in there}
         self._count()
         if not self._claims:
             return
@@ -298,11 +303,18 @@ class Owners:
             Offer(one.server, found.slots, found.free, found.queued, found.wait)
             for one in others
             if (found := _named(one.load, name)) is not None
+            and self._refused.get((one.server, name), -math.inf) < self._heard_at - one.age
         ]
         server = routing.choose(own, offers, self._sent_lately(name, others))
         if server is not None:
             self._sent.append((trio.current_time(), server, name))
         return server
+
+    def refused(self, server: int, model: str | None) -> None:
+        """A server did not take a request for a model: none goes there until it is heard again."""
+        name = self._canonical(model, self.others)
+        if name is not None:
+            self._refused[server, name] = trio.current_time()
 
     def _canonical(self, model: str | None, others: Sequence[OtherLoad]) -> str | None:
         if model is not None:

@@ -6,15 +6,19 @@ has it, wherever that is. A fresh key was never sent before: it is taken in the 
 accepts its generation, which need not wait for it. If its repetition was faster, there the request
 is refused, on a connection that its client has given up.
 
-Then the request goes where it waits least, if that is another server.
+Then the request goes where it waits least, if that is another server. What is known of that may be
+old: one that asks no upstream of the model any more refuses the request, and it is looked again
+where it is to wait. So no request waits at a server only because it came there at a wrong moment.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
+from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import trio
@@ -24,7 +28,9 @@ from llcuda_net.cluster.keys import Held, Key
 from llcuda_net.config.users import User
 from llcuda_net.errors import (
     InvalidRequest,
+    LeaseLost,
     RequestError,
+    ShuttingDown,
     StorageUnavailable,
     UpstreamUnavailable,
 )
@@ -43,6 +49,20 @@ _PATIENCE, _PAUSE = 10.0, 0.1
 #: Seconds between two looks for keys whose generations are gone.
 SWEEP = 60.0
 _WHAT = "the idempotency key cannot be looked up"
+#: With these a server refuses what another one could run.
+_ELSEWHERE = (UpstreamUnavailable, ShuttingDown, LeaseLost)
+
+
+class NowhereError(Exception):
+    """A request can wait nowhere at this moment: the servers are changing who asks its upstreams.
+
+    Attributes:
+        why: for its user, should it stay so.
+    """
+
+    def __init__(self, why: RequestError) -> None:
+        super().__init__(why.message)
+        self.why = why
 
 
 class Database(Protocol):
@@ -91,6 +111,9 @@ class Host(Protocol):
     def asked_elsewhere(self, model: str | None) -> bool:
         """Whether another server asks upstreams of a model, or will soon."""
 
+    def only_elsewhere(self, model: str | None) -> bool:
+        """Whether other servers alone do."""
+
     def keeps_alone(self, id_: str) -> bool:
         """Whether a generation that is over is kept here and nowhere else."""
 
@@ -100,7 +123,7 @@ class Asked:
 
     Attributes:
         api, previous, id: as of `Gateway.begin`.
-        here: whether it must run on this server.
+        here: whether it must run on this server, since another one has sent it.
     """
 
     def __init__(
@@ -124,6 +147,18 @@ class Asked:
         """Start it on this server."""
         return host.submit(self.request, self.user, self.api, self.previous, id_ or self.id)
 
+    def send(self) -> Generate:
+        """The request, to be sent to another server.
+
+        It has a key from now on, which may have been used: so it runs once, however many servers it
+        is sent to before it is accepted.
+        """
+        request = self.request
+        key = request.key if request.key is not None else uuid4().hex
+        sent = replace(request, key=key, fresh=request.key is None or request.fresh)
+        self.request = replace(sent, fresh=False)
+        return sent
+
     def check(self, request_hash: bytes) -> None:
         """Raise KeyConflict where the key was given to another request."""
         assert self.request.key is not None
@@ -135,8 +170,9 @@ class Placing:
 
     Args:
         route: where a request for a model waits least; None: here.
-        send: begins a request on another server, and returns when that has accepted it; None: it
-            cannot now. Raises UpstreamUnavailable where that one has no upstream for it any more.
+        send: begins a request on another server.
+        settle: returns when what was sent is accepted, or over; raises NowhereError where it was
+            refused there, and may be accepted elsewhere.
     """
 
     def __init__(
@@ -144,12 +180,14 @@ class Placing:
         cluster: Database,
         host: Host,
         route: Callable[[str | None], int | None],
-        send: Callable[[Asked, int], Awaitable[Generation | None]],
+        send: Callable[[Asked, int], Generation],
+        settle: Callable[[Generation], Awaitable[None]],
     ) -> None:
         self._cluster = cluster
         self._host = host
         self._route = route
         self._send = send
+        self._settle = settle
         #: Requests with one key are looked at one after the other.
         self._locks: WeakValueDictionary[tuple[str, str], trio.Lock] = WeakValueDictionary()
         #: Generations whose keys are taken, and that are about to begin here.
@@ -161,28 +199,34 @@ class Placing:
     async def begin(self, asked: Asked) -> Generation:
         """Begin a request here or elsewhere, or join the one that has its key.
 
-        Where the upstreams of its model have just lost their server, it waits for the next one.
+        While its upstreams change their server, it waits until one is known.
 
         Raises:
             RequestError: it cannot be begun; what its key means cannot be said.
         """
         until = trio.current_time() + _PATIENCE
         while True:
+            over = trio.current_time() >= until
             try:
-                return await self._begin(asked)
+                found = await self._begin(asked, wait=not over)
+                await self._settle(found)
+                return found
+            except NowhereError as error:
+                if asked.here:  # the server that sent it looks for another place
+                    raise error.why from None
             except UpstreamUnavailable as error:
-                over = trio.current_time() >= until
-                if over or not error.retry or not self._host.asked_elsewhere(asked.request.model):
+                elsewhere = self._host.asked_elsewhere(asked.request.model)
+                if over or asked.here or not error.retry or not elsewhere:
                     raise
             await trio.sleep(_PAUSE)
 
-    async def _begin(self, asked: Asked) -> Generation:
+    async def _begin(self, asked: Asked, *, wait: bool) -> Generation:
         request = asked.request
         if request.key is None or (request.fresh and self._host.level(request.level).journalled):
-            return await self._elsewhere(asked) or asked.submit(self._host)
+            return await self._elsewhere(asked, wait=wait) or asked.submit(self._host)
         with trio.move_on_after(_PATIENCE):
             async with self._alone(asked.user.name, request.key):
-                return await self._with_key(asked, request.key)
+                return await self._with_key(asked, request.key, wait=wait)
         raise StorageUnavailable(
             "another server of the cluster has this idempotency key, and its generation is not "
             "found there yet; try again",
@@ -196,15 +240,31 @@ class Placing:
         async with lock:
             yield
 
-    async def _elsewhere(self, asked: Asked) -> Generation | None:
-        """It, on another server, if it is to wait there."""
-        if asked.here:
-            return None
-        self._cluster.check_open()
-        server = self._route(asked.request.model)
-        return None if server is None else await self._send(asked, server)
+    async def _elsewhere(self, asked: Asked, *, wait: bool) -> Generation | None:
+        """It, on another server, if it is to wait there; None: here.
 
-    async def _with_key(self, asked: Asked, key: str) -> Generation:
+        Args:
+            wait: not here where others alone ask its upstreams.
+
+        Raises:
+            NowhereError: neither there nor here.
+        """
+        self._cluster.check_open()
+        model = asked.request.model
+        if not asked.here:
+            server = self._route(model) if wait else None
+            if server is not None:
+                return self._send(asked, server)
+            wait = wait and self._host.asked_elsewhere(model)
+        if wait and self._host.only_elsewhere(model):
+            raise NowhereError(
+                UpstreamUnavailable(
+                    "other servers ask the upstreams of its model", retry=True, retry_after=1.0
+                )
+            )
+        return None
+
+    async def _with_key(self, asked: Asked, key: str, *, wait: bool) -> Generation:
         owner, routed = asked.user.name, False
         while True:
             mine = self._host.registry.with_key(key, owner)
@@ -221,9 +281,9 @@ class Placing:
                 if found is not None and _answers(found):
                     asked.check(held.request_hash)
                     return found
-            elif held is None and not routed:
+            elif (held is None or held.over) and not routed:
                 routed = True
-                if (sent := await self._elsewhere(asked)) is not None:
+                if (sent := await self._elsewhere(asked, wait=wait)) is not None:
                     return sent
             begun = await self._claim(asked, key, held)
             if begun is not None:
@@ -314,6 +374,17 @@ class Placing:
         if gone and number == self._cluster.number:
             await self._cluster.change(_WHAT, partial(keys.release, generations=gone))
         await self._cluster.change(_WHAT, keys.sweep)
+
+
+def check_sent(generation: Generation) -> None:
+    """Return if what was sent to another server is to be answered with what came of it.
+
+    Raises:
+        NowhereError: it was refused there, and may be accepted elsewhere.
+    """
+    error = generation.error
+    if isinstance(error, _ELSEWHERE) and not generation.accepted:
+        raise NowhereError(error)
 
 
 def _answers(generation: Generation) -> bool:

@@ -317,11 +317,12 @@ class GenerationStream:
         while (one := self._next_failover()) is not None and one.position <= self._next:
             self._failovers += 1
             epoch = one.epoch if one.epoch > self._epoch else None
-            if epoch is not None and not self._with_epochs:
+            if epoch is not None and not self._with_epochs and one.position:
                 why = "another server has gone on with this generation: attach again"
                 self._end(Error(self._number, ErrorCode.LEASE_LOST, why, retry=True))
                 return False
-            if one.position or epoch is not None:  # what nobody has seen is nobody's concern
+            # What nobody has seen is nobody's concern, but the epoch in which it will be.
+            if one.position or (epoch is not None and self._with_epochs):
                 splice = Splice(self._number, one.position, one.reason, epoch)
                 self._buffer.add(self._connection.send(splice))
             self._epoch = epoch or self._epoch

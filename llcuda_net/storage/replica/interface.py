@@ -59,11 +59,13 @@ class Former:
         number: that life's.
         generations: those that are still its own, oldest first.
         taken: ids of those that other lives have taken from it, also of those that are over now.
+        whole: nobody was shown anything that is not here, as it was handed over by a live server.
     """
 
     number: int
     generations: list[OpenGeneration] = field(default_factory=list)
     taken: frozenset[str] = frozenset()
+    whole: bool = False
 
 
 class Entry(Protocol):

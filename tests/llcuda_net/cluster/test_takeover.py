@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
@@ -13,12 +13,11 @@ import pytest
 from llcuda_net.cluster import leases
 from llcuda_net.cluster.takeover import Takeover
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.migrations import migrate
 from llcuda_net.storage.records import Appended, Level, Opened, encode
 from llcuda_net.storage.replica.bodies import joined
-from llcuda_net.storage.replica.interface import Accept, Adopted
+from llcuda_net.storage.replica.interface import Accept, Adopted, Former
 from tests.support.storage.postgres import Postgres
 
 #: Seconds of a lease that is over as soon as it is taken, and of one that no test outlives.
@@ -57,11 +56,13 @@ class Servers:
         accept = [Accept(id_, "")]
         assert self.do(lambda db: leases.append(db, server, slot, data, accept))
 
-    async def _adopt(self, other: int, generations: Sequence[OpenGeneration]) -> None:
+    async def _adopt(self, former: Former) -> None:
         if self.failure is not None:
             raise self.failure
-        rows = [Adopted(one.id, [b"\xc0"]) for one in generations]
-        assert all(one.log.pieces == ["hello"] for one in generations)
+        rows = [Adopted(one.id, [b"\xc0"]) for one in former.generations]
+        assert all(one.log.pieces == ["hello"] for one in former.generations)
+        assert not former.whole
+        other = former.number
         adopt = partial(leases.adopt, me=self.me, other=other, number=other, generations=rows)
         self.adopted += self.do(adopt)
 

@@ -8,6 +8,7 @@ reads it, nothing feeds it; whoever holds it may join it again, and it goes on f
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import trio
@@ -34,59 +35,49 @@ class Feeder(Protocol):
         """Send what its readers have taken."""
 
 
-class Followed(Generation):
-    """A generation of another server. `begun` or `asked` makes one.
+@dataclass(slots=True)
+class Link:
+    """To the server that has a generation.
 
     Attributes:
         name: the user for whom this server reads it there; None: an admin.
-        request: what the other server is to run; None: it runs already.
         server: the life of the server that had it last; 0: nobody knows.
+        linger: seconds for which it goes on without a reader: the other server's business.
+        request: what the other server is to run; None: it runs already.
         ready: set once it is accepted, or over.
         news: set when the one that feeds it must look: who reads it, what is wanted of it.
         fed: whether something feeds it now.
-        policy: seconds for which it is to go on without a reader, where a reader here said so and
-            the other server does not know it yet.
+        policy: as `linger`, where a reader here said so and the other server does not know it yet.
         stopping: whether it is to be cancelled there.
-        requested: whether the request was sent.
         sought: how many wait until it is accepted, or over, or look at it.
+        failures: how many of the failovers that the other server has had were told.
     """
 
-    __slots__ = (
-        "_failures",
-        "_feeder",
-        "_linger",
-        "fed",
-        "name",
-        "news",
-        "policy",
-        "ready",
-        "request",
-        "requested",
-        "server",
-        "sought",
-        "stopping",
-    )
-
+    feeder: Feeder
     name: str | None
-    request: Generate | None
-    server: int
+    server: int = 0
+    linger: float = math.inf
+    request: Generate | None = None
+    ready: trio.Event = field(default_factory=trio.Event)
+    news: trio.Event = field(default_factory=trio.Event)
+    fed: bool = False
+    policy: float | None = None
+    stopping: bool = False
+    sought: int = 0
+    failures: int = 0
+
+
+class Followed(Generation):
+    """A generation of another server. `begun`, `asked` or `moved` makes one."""
+
+    __slots__ = ()
+
+    link: Link
 
     def __init__(self, feeder: Feeder, id_: str, name: str | None, server: int = 0) -> None:
-        self._linger = math.inf
-        self.policy: float | None = None
+        self.link = None  # type: ignore[assignment]
         super().__init__(None, None, {}, 0.0, id=id_, times=Times(trio.current_time()))
-        self.policy = None
-        self._feeder = feeder
-        self.name = name
-        self.request = None
-        self.server = server
-        self._failures = 0
-        self.requested = False
-        self.sought = 0
-        self.ready = trio.Event()
-        self.news = trio.Event()
-        self.fed = False
-        self.stopping = False
+        self.link = Link(feeder, name, server)
 
     @classmethod
     def asked(
@@ -105,28 +96,48 @@ class Followed(Generation):
             like: what it would be here: it is as that until the other server says more.
         """
         found = cls(feeder, like.id, user.name, server)
-        found.request = request
+        found.link.request = request
         for name in (
             *("prompt", "messages", "params", "timeout", "key", "request_hash", "earlier_hash"),
             *("owner", "level", "transient", "user", "wanted", "priority", "chat", "api"),
             *("previous", "created", "logprobs"),
         ):
             setattr(found, name, getattr(like, name))
-        found._linger = like.on_disconnect
+        found.link.linger = like.on_disconnect
         found.size = found._request_size = like.size
         return found
+
+    @classmethod
+    def moved(cls, feeder: Feeder, generation: Generation) -> Followed:
+        """Have one that ran here, and that another server has now with all of its log, be followed.
+
+        It stays the same object: who reads it reads on.
+        """
+        link = Link(feeder, generation.owner, linger=generation.on_disconnect)
+        link.ready.set()
+        len(generation.pieces)  # its log is not packed from now on
+        generation.entry, generation.scope = None, trio.CancelScope()
+        generation.suspended = generation.stranded = False
+        if generation.abandoned is not None:  # that is for the other server to say
+            generation.abandoned.cancel()
+            generation.abandoned = None
+        generation.link = link
+        generation.__class__ = cls
+        assert isinstance(generation, Followed)
+        generation.show(len(generation.pieces))
+        return generation
 
     # -- what readers do ----------------------------------------------------------------------
 
     @property
     def on_disconnect(self) -> float:
         """Seconds for which it goes on without a reader: the other server's business."""
-        return self._linger
+        return self.link.linger
 
     @on_disconnect.setter
     def on_disconnect(self, seconds: float) -> None:
-        self._linger = self.policy = seconds
-        if hasattr(self, "stopping"):
+        if self.link is not None:  # else it is being made
+            self.link.linger = self.link.policy = seconds
             self._wake()
 
     def join(self, reader: Reader) -> None:
@@ -149,7 +160,7 @@ class Followed(Generation):
         """Have it stopped at the server that has it, also if that takes a while."""
         if not self.ended:
             self.scope.cancel()  # by it others see that it is about to end
-            self.stopping = True
+            self.link.stopping = True
             self._wake()
 
     def hand_back(self, error: RequestError) -> None:
@@ -163,30 +174,30 @@ class Followed(Generation):
         """Whether anything is to be done for it: somebody reads it, or wants something."""
         if self.ended:
             return False
-        begins = self.request is not None and not self.accepted
-        return bool(self.readers) or self.stopping or begins or self.sought > 0
+        begins = self.link.request is not None and not self.accepted
+        return bool(self.readers) or self.link.stopping or begins or self.link.sought > 0
 
     def watch(self, watched: bool) -> None:
         """See Generation."""
-        self.sought += 1 if watched else -1
+        self.link.sought += 1 if watched else -1
         self._wake()
 
     async def wait(self) -> None:
         """Return when it is accepted, or over."""
         self.watch(True)
         try:
-            await self.ready.wait()
+            await self.link.ready.wait()
         finally:
             self.watch(False)
 
     def notify(self) -> None:
         """See Generation. No publisher comes by, as for those that run here."""
         super().notify()
-        self._feeder.flush()
+        self.link.feeder.flush()
 
     def _wake(self) -> None:
-        self.news.set()
-        self._feeder.wake(self)
+        self.link.news.set()
+        self.link.feeder.wake(self)
 
     # -- what the other server says -----------------------------------------------------------
 
@@ -199,8 +210,8 @@ class Followed(Generation):
             setattr(self, name, getattr(begun, name))
         self.level = Level(begun.level)
         self.priority = Priority(begun.priority)
-        if self.policy is None:
-            self._linger = begun.on_disconnect
+        if self.link.policy is None:
+            self.link.linger = begun.on_disconnect
         if begun.asked is not None and self.prompt is None and self.messages is None:
             self.prompt, self.messages, self.chat = begun.asked
             asked = self.prompt, self.messages, self.params, self.chat, self.api
@@ -210,7 +221,10 @@ class Followed(Generation):
             self.logprobs = []
         self.times.received = trio.current_time() - begun.age
         # What has failed before is no news to readers here, or was told them.
-        self._failures = sum(position <= self.count for position, _ in begun.run.failovers)
+        told = {one.position for one in self.failovers} if self.accepted else {self.count}
+        self.link.failures = sum(
+            position < self.count or position in told for position, _ in begun.run.failovers
+        )
         self.run(begun.run)
 
     def run(self, run: Run) -> None:
@@ -224,8 +238,8 @@ class Followed(Generation):
                 for position, epoch in self.splices
                 if epoch > before
             ]
-        self.failovers += [Failover(*one, now) for one in run.failovers[self._failures :]]
-        self._failures = len(run.failovers)
+        self.failovers += [Failover(*one, now) for one in run.failovers[self.link.failures :]]
+        self.link.failures = len(run.failovers)
 
     def accepted_as(self, frame: Accepted) -> None:
         """The other server has accepted it, or found it."""
@@ -233,7 +247,7 @@ class Followed(Generation):
         self.place = _place(frame)
         if not self.accepted:
             self.accept()
-        self.ready.set()
+        self.link.ready.set()
 
     def take(self, frame: Tokens) -> None:
         """Its next pieces.
@@ -294,7 +308,7 @@ class Followed(Generation):
         self.conclude(over.outcome)
         self.place = NOT_QUEUED
         self.end(State(over.state), over.failure)
-        self.ready.set()
+        self.link.ready.set()
 
     def finish_as(self, result: Result) -> None:
         """It is over, and this is what was stored of it.
@@ -318,18 +332,18 @@ class Followed(Generation):
         self.prompt = prompt
         self.place = NOT_QUEUED
         self.end(State(result.state), self.error)
-        self.ready.set()
+        self.link.ready.set()
 
     def lost_part(self, error: RequestError) -> None:
         """Some of what was read of it is no more."""
         self.end(State.INTERRUPTED, Interrupted(error.message, retry=True), kept=False)
-        self.ready.set()
+        self.link.ready.set()
 
     def give_up(self, error: RequestError) -> None:
         """Nobody has it any more."""
-        state = State.FAILED if self.request is not None else State.INTERRUPTED
+        state = State.FAILED if self.link.request is not None else State.INTERRUPTED
         self.end(state, error, kept=False)
-        self.ready.set()
+        self.link.ready.set()
 
 
 def _place(frame: Accepted | Queue) -> Place:

@@ -60,24 +60,30 @@ class Sources(Protocol):
 
 async def feed(followed: Followed, sources: Sources) -> None:
     """Feed it while it is wanted, and a little longer."""
+    if followed.link.request is not None and not followed.accepted:
+        await _send(followed, sources)
     pause, seen = PAUSE, trio.current_time()
     while await _is_needed(followed):
         before = followed.count
+        gone = sources.is_gone(followed.link.server)  # before the look, so that it sees all
         try:
             place = await sources.place(followed)
             if isinstance(place, Result):
                 followed.finish_as(place)
                 return
-            if place is None:
-                lost = trio.current_time() - seen > PATIENCE
-                if sources.is_gone(followed.server) and (lost or followed.request is not None):
-                    followed.give_up(_gone(followed))
-                    return
-            else:
+            if place is not None:
                 seen = trio.current_time()
+            elif gone and trio.current_time() - seen > PATIENCE:
+                followed.give_up(
+                    UnknownGeneration(
+                        "the server that had this generation is gone, and nobody has what it had "
+                        "of it"
+                    )
+                )
+                return
             if isinstance(place, Place):
-                connection = await sources.connect(place, followed.name)
-                followed.server = place.number
+                connection = await sources.connect(place, followed.link.name)
+                followed.link.server = place.number
                 await PeerReader(followed, connection, LINGER).run()
                 continue
         except (StreamLostError, ConnectError, LeaseLost, ShuttingDown, UnknownGeneration) as error:
@@ -86,7 +92,7 @@ async def feed(followed: Followed, sources: Sources) -> None:
             followed.lost_part(error)
             return
         except RequestError as error:
-            if not error.retry or followed.request is not None:
+            if not error.retry:
                 followed.give_up(error)
                 return
         if followed.count > before:
@@ -95,20 +101,30 @@ async def feed(followed: Followed, sources: Sources) -> None:
         pause = min(2 * pause, LONGEST)
 
 
+async def _send(followed: Followed, sources: Sources) -> None:
+    """Have a server run the request, once; returns when it is over, or to be read on.
+
+    Where that fails it ends here, and may still be accepted there. Who sends it again finds it by
+    its key.
+    """
+    error: RequestError = LeaseLost("the server that was to run this request is gone", retry=True)
+    try:
+        place = await sources.place(followed)
+        if isinstance(place, Place):
+            connection = await sources.connect(place, followed.link.name)
+            await PeerReader(followed, connection, LINGER).run()
+    except RequestError as refusal:
+        error = refusal
+    except (StreamLostError, ConnectError) as lost:
+        log.debug("request_not_sent", generation=followed.id, reason=str(lost))
+    if not followed.accepted and not followed.ended:
+        followed.give_up(error)
+
+
 async def _is_needed(followed: Followed) -> bool:
     """Whether it is to be fed now; waits a while for who may want it."""
     with trio.move_on_after(LINGER):
         while not followed.needed and not followed.ended:
-            followed.news = trio.Event()
-            await followed.news.wait()
+            followed.link.news = trio.Event()
+            await followed.link.news.wait()
     return followed.needed
-
-
-def _gone(followed: Followed) -> RequestError:
-    if followed.request is not None:
-        return LeaseLost(
-            "the server that was to run this request is gone: send it again", retry=True
-        )
-    return UnknownGeneration(
-        "the server that had this generation is gone, and nobody has what it had of it"
-    )

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
-from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import structlog
@@ -38,6 +36,7 @@ from llcuda_net.server.cluster.peers.connections import Connections, Place
 from llcuda_net.server.cluster.peers.followed import Followed
 from llcuda_net.server.cluster.peers.following import Awaited, feed
 from llcuda_net.server.tcp.host import GreetedPeer
+from llcuda_net.server.tcp.peers.stream import PeerStream
 from llcuda_net.storage.postgres.connection import Connection
 from llcuda_net.storage.records import Result
 from llcuda_protocol import Generate, Hello
@@ -161,7 +160,7 @@ class Peers:
                 followed = self._known[id_] = Followed(self, id_, owner, found)
         with trio.move_on_after(PATIENCE):
             await followed.wait()
-        if not followed.ready.is_set():
+        if not followed.link.ready.is_set():
             raise LeaseLost(
                 "the server that has this generation does not answer, and no other one has it yet: "
                 "ask again",
@@ -281,7 +280,8 @@ class Peers:
         """Have another server run a request.
 
         Args:
-            request: as it came; what it names as the previous one the other server looks for.
+            request: as it came, with a key; what it names as the previous one the other server
+                looks for.
             server: the number of its life.
             api: see Generation.
 
@@ -292,20 +292,28 @@ class Peers:
         Raises:
             RequestError: the request is wrong.
         """
-        if request.key is None:
-            request = replace(request, key=uuid4().hex, fresh=True)
         like = self._host.outline(request, user, api)
         followed = Followed.asked(self, request, user, server, like=like)
         self._known[followed.id] = followed
         self.wake(followed)
         return followed
 
+    def moved(self, generation: Generation) -> None:
+        """One that ran here, and was suspended, is another server's now, or this one's again: its
+        readers go on with it. Those of other servers are to look for it.
+        """
+        for reader in tuple(generation.readers):
+            if isinstance(reader, PeerStream):
+                reader.hand_back(LeaseLost("another server goes on with it", retry=True))
+        self._known[generation.id] = followed = Followed.moved(self, generation)
+        self.wake(followed)
+
     # -- see followed.Feeder and following.Sources ---------------------------------------------
 
     def wake(self, followed: Followed) -> None:
         """See Feeder."""
-        if not followed.fed and followed.needed and self._nursery is not None:
-            followed.fed = True
+        if not followed.link.fed and followed.needed and self._nursery is not None:
+            followed.link.fed = True
             with contextlib.suppress(RuntimeError):  # the server stops
                 self._nursery.start_soon(self._feed, followed)
 
@@ -317,22 +325,21 @@ class Peers:
         try:
             await feed(followed, self)
         finally:
-            followed.fed = False
+            followed.link.fed = False
         self.wake(followed)
 
     async def place(self, followed: Followed) -> Place | Result | Awaited | None:
         """See Sources."""
-        if followed.request is not None and not followed.requested:
-            return self._living(followed.server)
+        if followed.link.request is not None:
+            return self._living(followed.link.server)
         found = await self._cluster.ask(
             "the generation cannot be found", partial(leases.place, id_=followed.id)
         )
         if found is not None:
-            followed.request = None  # it was accepted
             return Awaited() if found.fenced else Place(found.server, found.address)
         # It left `generations` in the transaction in which its result came, if there is one.
         result = await self._host.stored(followed.id)
-        return self._living(followed.server) if result is None else result
+        return self._living(followed.link.server) if result is None else result
 
     def _living(self, server: int) -> Place | None:
         for member in self._cluster.members:

@@ -64,7 +64,7 @@ class PeerReader:
             raise failure
 
     def _request(self) -> wire.Generate | wire.Attach:
-        followed, request = self._followed, self._followed.request
+        followed, request = self._followed, self._followed.link.request
         if request is None or followed.accepted:
             count = followed.count
             return wire.Attach(
@@ -78,24 +78,22 @@ class PeerReader:
                 channels=True,
                 peer=self._wishes(),
             )
+        policy = followed.link.policy
         peer: dict[str, Any] = {"id": followed.id}
         if followed.api is not None:
             peer["api"] = followed.api
-        fresh = request.fresh and not followed.requested
-        followed.requested = True
         return replace(
             request,
-            fresh=fresh,
             tokens=True,
             durable=followed.followed,
             channels=True,
             splices=False,
-            on_disconnect=request.on_disconnect if followed.policy is None else followed.policy,
+            on_disconnect=request.on_disconnect if policy is None else policy,
             peer=peer,
         )
 
     def _wishes(self) -> dict[str, float] | None:
-        policy = self._followed.policy
+        policy = self._followed.link.policy
         return None if policy is None else {"on_disconnect": min(policy, MAX_LINGER)}
 
     async def _take_all(self, channel: Channel) -> None:
@@ -120,9 +118,9 @@ class PeerReader:
                 elif isinstance(frame, wire.Durable):
                     followed.settle(frame)
                 elif isinstance(frame, wire.Accepted):
-                    followed.policy = None
+                    followed.link.policy = None
                     followed.accepted_as(frame)
-                    followed.request = None
+                    followed.link.request = None
                 elif isinstance(frame, wire.Done):
                     raise StreamLostError("the stream ended, and not the generation")
         except ValueError as error:
@@ -132,7 +130,7 @@ class PeerReader:
         """Do what readers here want of the other server, until nobody wants anything."""
         followed = self._followed
         while True:
-            followed.news = news = trio.Event()
+            followed.link.news = news = trio.Event()
             if followed.accepted:
                 await self._tell()
             if followed.followed and not durable:
@@ -147,9 +145,9 @@ class PeerReader:
     async def _tell(self) -> None:
         """Pass on a cancel, and for how long it is to go on without a reader."""
         followed = self._followed
-        if not followed.stopping and followed.policy is None:
+        if not followed.link.stopping and followed.link.policy is None:
             return
-        stopping, wishes = followed.stopping, self._wishes()
+        stopping, wishes = followed.link.stopping, self._wishes()
         request = Request(lambda number: wire.Attach(number, followed.id, 0, peer=wishes))
         channel = Channel(request, NOT_AGAIN)
         try:
@@ -162,6 +160,6 @@ class PeerReader:
         finally:
             channel.close()
         if stopping:
-            followed.stopping = False
+            followed.link.stopping = False
         if wishes is not None:
-            followed.policy = None
+            followed.link.policy = None

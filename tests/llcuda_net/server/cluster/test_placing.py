@@ -26,7 +26,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.registry import Registry
 from llcuda_net.generation.request import hash_of_request
 from llcuda_net.generation.state import State
-from llcuda_net.server.cluster.placing import Asked, Placing
+from llcuda_net.server.cluster.placing import Asked, Placing, check_sent
 from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.records import Level, Result
 from llcuda_protocol import Generate
@@ -52,17 +52,30 @@ class Server:
         #: What its store has.
         self.stored = generation(ask())
         self.routes = route
-        self.placing = Placing(self.place, self, lambda model: self.routes, self._send)
+        #: What becomes of what is sent, in turn: an error of the other server, or None.
+        self.outcomes: list[RequestError | None] = []
+        self.alone_elsewhere = False
+        self.placing = Placing(
+            self.place, self, lambda model: self.routes, self._send, self._settle
+        )
 
-    async def _send(self, asked: Asked, server: int) -> Generation | None:
+    def _send(self, asked: Asked, server: int) -> Generation:
         self.sent.append((asked.request.key, server))
-        return generation(asked.request)
+        sent = generation(asked.send())
+        sent.error = self.outcomes.pop(0) if self.outcomes else None
+        return sent
+
+    async def _settle(self, generation: Generation) -> None:
+        check_sent(generation)
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
         return self.stored
 
     def asked_elsewhere(self, model: str | None) -> bool:
         return self.elsewhere
+
+    def only_elsewhere(self, model: str | None) -> bool:
+        return self.alone_elsewhere
 
     def level(self, wanted: str | None) -> Level:
         return Level(wanted or "cluster")

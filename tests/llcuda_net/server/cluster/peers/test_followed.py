@@ -23,7 +23,7 @@ async def test_one_that_is_over_when_it_is_looked_for_is_what_is_stored() -> Non
     stored.request["priority"] = "high"
     found = Followed(Nobody(), stored.id, "ann", 7)
     found.finish_as(stored)
-    assert found.ready.is_set()
+    assert found.link.ready.is_set()
     assert (found.owner, found.key, found.request_hash) == ("ann", "a key", b"h" * 32)
     assert (found.priority, found.state) == (Priority.HIGH, State(stored.state))
     assert found.pieces == stored.log.pieces

@@ -252,7 +252,7 @@ async def test_a_server_that_cannot_be_reached_is_waited_for(autojump_clock: Clo
         assert not followed.ended
         assert cluster.asked < 110  # at most each second
         cluster.scripts = [whole("x")]
-        await followed.ready.wait()
+        await followed.link.ready.wait()
     assert reader.seen == ["x"]
 
 
@@ -273,7 +273,7 @@ async def test_without_a_reader_it_rests(autojump_clock: Clock) -> None:
     reader = Reader(followed)
     async with cluster.serving(), trio.open_nursery() as nursery:
         nursery.start_soon(feed, followed, cluster)
-        await followed.ready.wait()
+        await followed.link.ready.wait()
         followed.readers.remove(reader)
         followed.left()
         begun_at = trio.current_time()
@@ -304,7 +304,7 @@ async def test_a_cancel_and_a_policy_are_passed_on(autojump_clock: Clock) -> Non
     Reader(followed)
     async with cluster.serving(), trio.open_nursery() as nursery:
         nursery.start_soon(feed, followed, cluster)
-        await followed.ready.wait()
+        await followed.link.ready.wait()
         followed.on_disconnect = 0.0
         await trio.testing.wait_all_tasks_blocked()
         followed.cancel()
