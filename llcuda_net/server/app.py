@@ -194,7 +194,10 @@ class _Serving:
         """Let clients in, from before all is there that their requests need; until the end."""
         with self._clients:
             async with trio.open_nursery() as nursery:
-                await server.listener.run(listeners, nursery)
+                # The ones that this process shares with others close first: clients come to those.
+                alone = [] if self._cluster is None else listeners[self._shared or 0 :]
+                closing = listeners[: len(listeners) - len(alone)]
+                await server.listener.run(closing, nursery, stays=alone)
 
     async def _persistence(self, address: str) -> Persistence | None:
         """What keeps the generations; None if the data folder cannot be used."""

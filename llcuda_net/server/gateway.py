@@ -622,7 +622,7 @@ class Gateway:
             RequestError: there is none, or the client has more of it than there is.
         """
         await self._startup.wait()
-        if self.draining:
+        if self.draining and not only_here:  # others read what runs here to its end
             raise shutting_down("the server is shutting down; attach again later")
         self._budget.check_streams(self.standing.streams)
         found = await self.finder.find(request.id, view_of(user), only_here=only_here)

@@ -26,6 +26,7 @@ from llcuda_protocol import (
     Done,
     Error,
     Generate,
+    GoAway,
     Hello,
     ListGenerations,
     Listing,
@@ -228,6 +229,43 @@ def test_readers_elsewhere_go_on_when_the_server_is_killed_for_good(
         assert (left.code, left.retry) == ("lease_lost", True)
         earlier.send(Attach(2, begun.id, CREDIT, first=len(seen), epoch=begun.epoch))
         assert seen + earlier.until(Done)[0] == whole
+
+
+def test_readers_elsewhere_are_served_while_a_server_drains(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    options = ("--drain-seconds", str(10 * PATIENCE))
+    with (
+        held_upstream(20) as upstream,
+        pair(url, tmp_path, upstream, *options) as (a, b, _),
+        connected(a.port) as at_a,
+        connected(b.port) as at_b,
+        connected(b.port) as late,
+    ):
+        at_a.send(ask(PROMPT, n_predict=200))
+        begun, seen = at_a.begun(10)
+        at_b.send(Attach(1, begun.id, CREDIT))
+        _, early = at_b.begun(10)
+        a.process.terminate()
+        seen += at_a.until(GoAway)[0]
+        late.send(Attach(1, begun.id, CREDIT))
+        _, some = late.begun(10)
+        # Nobody else is let in.
+        with connected(a.port, greet=False) as client:
+            refused = client.greet()
+            assert isinstance(refused, Error)
+            assert (refused.code, refused.retry) == ("shutting_down", True)
+        assert http(a, "GET", f"/v1/generations/{begun.id}")[0] == 503
+        assert http(a, "GET", "/readyz")[0] == 503
+        release(upstream)
+        whole = seen + at_a.until(Done)[0]
+        assert "".join(whole) == generation(PROMPT, 200)
+        for client, first in ((at_b, early), (late, some)):
+            rest, done = client.until(Done | Error)
+            assert isinstance(done, Done)
+            assert first + rest == whole
+        assert a.process.wait(PATIENCE) == 0
 
 
 def test_a_background_response_is_read_from_any_event_on_at_the_other_server(

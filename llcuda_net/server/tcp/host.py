@@ -44,6 +44,10 @@ class SessionHost(QueryHost, Protocol):
         """Whether this server is one of a cluster, where `begin` takes the place of `submit`."""
 
     @property
+    def draining(self) -> bool:
+        """Whether the server stops; one of a cluster still lets the other servers in."""
+
+    @property
     def starting(self) -> bool:
         """Whether requests must wait for `started`."""
 

@@ -73,19 +73,43 @@ class Listener:
             f" resting={len(self._resting)} greeting={len(self._greeting)}>"
         )
 
-    async def run(self, listeners: Sequence[trio.abc.Listener[Any]], nursery: trio.Nursery) -> None:
-        """Accept until `drain`; the connections run in the nursery, and longer than that."""
-        with self._accepting:
-            # Sleeps and goes on when descriptors run out (EMFILE and its kin).
-            sparing = [SparingListener(listener, self._end_resting) for listener in listeners]
-            await trio.serve_listeners(self._serve, sparing, handler_nursery=nursery)
+    async def run(
+        self,
+        listeners: Sequence[trio.abc.Listener[Any]],
+        nursery: trio.Nursery,
+        *,
+        stays: Sequence[trio.abc.Listener[Any]] = (),
+    ) -> None:
+        """Accept; the connections run in the nursery, and longer than that.
+
+        Args:
+            listeners: until `drain`.
+            stays: until cancelled, since other servers read here what still runs.
+        """
+        async with trio.open_nursery() as accepting:
+            if stays:
+                accepting.start_soon(self._accept, stays, nursery)
+            with self._accepting:
+                if listeners:
+                    await self._accept(listeners, nursery)
+
+    async def _accept(
+        self, listeners: Sequence[trio.abc.Listener[Any]], nursery: trio.Nursery
+    ) -> None:
+        # Sleeps and goes on when descriptors run out (EMFILE and its kin).
+        sparing = [SparingListener(listener, self._end_resting) for listener in listeners]
+        await trio.serve_listeners(self._serve, sparing, handler_nursery=nursery)
 
     def drain(self, grace: float) -> None:
-        """Accept nothing more, and announce to every client that the server stops."""
+        """Accept no more clients, and announce to every one that the server stops.
+
+        Other servers of the cluster need not know: they go on reading what runs here.
+        """
         self._draining = grace
         self._accepting.cancel()
         for session in self.sessions:
-            session.go_away(grace)
+            if not session.is_peer:
+                session.go_away(grace)
 
     def hand_back(self, error: RequestError) -> None:
         """End every request that is open."""
@@ -202,7 +226,7 @@ class Listener:
         self._greeting.pop(scope, None)
         self.sessions.add(session)
         self._make_room()
-        if self._draining is not None:
+        if self._draining is not None and not session.is_peer:
             session.go_away(self._draining)
 
     # -- see http.connection.Places -----------------------------------------------------------

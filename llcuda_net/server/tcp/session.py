@@ -233,6 +233,11 @@ class Session:
             self._log.warning("unauthorized", token_given=given, peer=self.is_peer)
             self._refuse(ErrorCode.UNAUTHORIZED, "the token is missing or wrong")
             return False
+        if self._server.draining and self._server.shared and not self.is_peer:
+            self._refuse(
+                ErrorCode.SHUTTING_DOWN, "the server is shutting down; try again later", retry=True
+            )
+            return False
         if self._is_full() and not self.is_peer:
             self._refuse(
                 ErrorCode.TOO_MANY_CONNECTIONS, "too many connections; try again later", retry=True

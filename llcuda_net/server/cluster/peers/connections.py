@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 #: Seconds for a connection and its greeting, of silence after which it is looked after, and for
 #: which one that nobody uses is kept.
 _TIMEOUT, _KEEPALIVE, KEPT = 3.0, 3.0, 10.0
+#: Seconds between two lines of the log about one server that cannot be reached: at first, and most.
+SAID_AGAIN, SAID_SELDOM = 10.0, 300.0
+_MOST_UNREACHED = 64
 
 
 class Place(NamedTuple):
@@ -55,6 +58,7 @@ class Connections:
         self._context = _unverified() if tls else None
         self._open: dict[tuple[int, str | None], ServerConnection] = {}
         self._opening: dict[tuple[int, str | None], trio.Lock] = {}
+        self._unreached: dict[int, _Unreached] = {}
 
     def __repr__(self) -> str:
         return f"<Connections {len(self._open)} open>"
@@ -120,13 +124,19 @@ class Connections:
                 raise ConnectError(f"{place.address} is no server of this cluster")
         except (ConnectError, RequestError, trio.TooSlowError) as error:
             reason = str(error) or "no answer"
-            log.info("peer_not_reached", number=place.number, address=place.address, reason=reason)
+            if place.number not in self._unreached:
+                for number in [*self._unreached][: 1 - _MOST_UNREACHED]:
+                    del self._unreached[number]
+                self._unreached[place.number] = _Unreached()
+            self._unreached[place.number].say(place, reason)
             raise ConnectError(
                 f"the server of the cluster at {place.address} cannot be reached: {reason}"
             ) from None
         finally:
             if connection is not None and not greeted:
                 connection.stop()
+        if (before := self._unreached.pop(place.number, None)) is not None:
+            before.over(place)
         return connection
 
     async def _dial(self, text: str) -> tuple[trio.abc.Stream, bytes]:
@@ -144,6 +154,31 @@ class Connections:
                 shown = stream.getpeercert(binary_form=True)
                 return stream, hashlib.sha256(shown or b"").digest()
         return await dial(address, None), b""
+
+
+class _Unreached:
+    """Says that a server cannot be reached: at once, and then now and then."""
+
+    def __init__(self) -> None:
+        self._since = trio.current_time()
+        self._due = self._since
+        self._pause = SAID_AGAIN
+        self._attempts = 0
+
+    def say(self, place: Place, reason: str) -> None:
+        """One more attempt has failed."""
+        self._attempts += 1
+        now = trio.current_time()
+        write = log.debug
+        if now >= self._due:
+            write = log.info
+            self._due, self._pause = now + self._pause, min(2 * self._pause, SAID_SELDOM)
+        write("peer_not_reached", **place._asdict(), reason=reason, attempts=self._attempts)
+
+    def over(self, place: Place) -> None:
+        """It is reached again."""
+        seconds = round(trio.current_time() - self._since, 3)
+        log.info("peer_reached_again", **place._asdict(), seconds=seconds)
 
 
 def _unverified() -> ssl.SSLContext:

@@ -244,7 +244,7 @@ class Peers:
             except InvalidRequest as error:
                 refusals.append(error)
             except (LlcudaError, trio.TooSlowError) as error:
-                log.info("peer_did_not_answer", number=place.number, reason=str(error))
+                log.debug("peer_did_not_answer", number=place.number, reason=str(error))
 
         async with trio.open_nursery() as nursery:
             for member in self._cluster.members:

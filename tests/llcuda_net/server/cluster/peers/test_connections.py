@@ -1,0 +1,42 @@
+"""Connections to the other servers of a cluster."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+import trio
+
+from llcuda_net.errors import ConnectError
+from llcuda_net.server.cluster.peers import connections
+from llcuda_net.server.cluster.peers.connections import SAID_AGAIN, Connections, Place
+
+PLACE = Place(7, "10.0.0.7:9000")
+
+
+async def test_that_a_server_cannot_be_reached_is_said_once_and_then_seldom(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dial(*_: object) -> trio.abc.Stream:
+        raise ConnectError("nobody listens")
+
+    monkeypatch.setattr(connections, "dial", dial)
+    async with trio.open_nursery() as nursery:
+        found = Connections(lambda: 1, b"secret", nursery, tls=False)
+
+        async def attempts(seconds: float) -> list[int]:
+            """One a second; which of them were said."""
+            with structlog.testing.capture_logs() as lines:
+                until = trio.current_time() + seconds
+                while trio.current_time() < until:
+                    with pytest.raises(ConnectError):
+                        await found.get(PLACE, "ann")
+                    await trio.sleep(1)
+            return [one["attempts"] for one in lines if one["log_level"] == "info"]
+
+        assert await attempts(SAID_AGAIN) == [1]
+        assert await attempts(2 * SAID_AGAIN) == [11]
+        assert len(await attempts(3600)) < 20
+        # Another one is another matter.
+        with structlog.testing.capture_logs() as lines, pytest.raises(ConnectError):
+            await found.get(Place(8, "10.0.0.8:9000"), "ann")
+        assert [one["number"] for one in lines if one["log_level"] == "info"] == [8]
