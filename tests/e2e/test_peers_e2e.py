@@ -268,6 +268,37 @@ def test_readers_elsewhere_are_served_while_a_server_drains(
         assert a.process.wait(PATIENCE) == 0
 
 
+def test_a_request_elsewhere_waits_for_what_a_draining_server_gives(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    options = ("--drain-seconds", str(10 * PATIENCE))
+    with (
+        held_upstream(20) as upstream,
+        pair(url, tmp_path, upstream, *options) as (a, b, _),
+        connected(a.port) as at_a,
+        connected(b.port) as at_b,
+    ):
+        owner, other, at_owner, at_other = (a, b, at_a, at_b)
+        status, document = http(a, "GET", "/v1/status")
+        cluster = json.loads(document)["cluster"]
+        if cluster["upstreams"][0]["server"] != cluster["number"]:
+            owner, other, at_owner, at_other = (b, a, at_b, at_a)
+        at_owner.send(ask(PROMPT, n_predict=60))
+        _, seen = at_owner.begun(10)
+        owner.process.terminate()
+        seen += at_owner.until(GoAway)[0]
+        at_other.send(ask("another", n_predict=5))
+        time.sleep(2)  # for longer than loads are exchanged in
+        release(upstream)
+        assert "".join(seen + at_owner.until(Done)[0]) == generation(PROMPT, 60)
+        pieces, done = at_other.until(Done | Error)
+        assert isinstance(done, Done), done
+        assert "".join(pieces) == generation("another", 5)
+        assert owner.process.wait(PATIENCE) == 0
+        assert other.process.poll() is None
+
+
 def test_a_background_response_is_read_from_any_event_on_at_the_other_server(
     postgres: Postgres, tmp_path: Path
 ) -> None:

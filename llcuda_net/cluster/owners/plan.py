@@ -74,6 +74,8 @@ class Planner:
         claims: Sequence[Claim],
         loads: Sequence[OtherLoad],
         held: int = 0,
+        *,
+        leaving: bool = False,
     ) -> Steps:
         """What to do now.
 
@@ -82,9 +84,10 @@ class Planner:
             mine: the upstreams of its settings, by URL.
             loads: of the other live servers.
             held: as of Load.
+            leaving: this server stops: no part is its own.
         """
         known = {one.url: one for one in claims}
-        parts = _parts(me, mine, claims, loads, held)
+        parts = _parts(me, {} if leaving else mine, claims, loads, held)
         use, claim, give, ask, withdraw = set(), [], [], [], []
         free: dict[str, int] = {}
         for url, here in mine.items():
@@ -100,6 +103,8 @@ class Planner:
                     use.add(url)
                 elif not here.used:
                     give.append(url)
+            elif leaving:
+                continue
             elif owner is None:
                 free[url] = self.forsaken.get(url, 0) + 1
                 if part in (None, me) or (free[url] > _FORSAKEN and here.reached):

@@ -169,7 +169,9 @@ class Cluster:
         self._host = host
         self.peers = Peers(self, host, self._certificate)
         claims = bool(host.settings.upstream)
-        self._owners = Owners(self, host.pool, host.scheduler, claims=claims)
+        self._owners = Owners(
+            self, host.pool, host.scheduler, claims=claims, leaving=lambda: host.draining
+        )
         self._placing = Placing(self, host, self._owners.route, self._send, self._settle)
         self._handing = Handing(self, host, self._owners.route, self.peers.moved)
         self.hooks.stopped.append(self._owners.stopped)

@@ -65,17 +65,27 @@ class Owners:
         scheduler: counts what users are served.
         claims: the upstreams are llama-servers that others may ask, too; else they are engines of
             this server.
+        leaving: whether it stops: it offers nothing any more.
 
     Attributes:
         others: what the other live servers have to do, as was last heard.
     """
 
-    def __init__(self, cluster: Shared, pool: Pool, scheduler: Scheduler, *, claims: bool) -> None:
+    def __init__(
+        self,
+        cluster: Shared,
+        pool: Pool,
+        scheduler: Scheduler,
+        *,
+        claims: bool,
+        leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.others: list[OtherLoad] = []
         self._cluster = cluster
         self._pool = pool
         self._scheduler = scheduler
         self._claims = claims
+        self._leaving = leaving
         self._planner = Planner()
         self._sharing = Sharing()
         self._known: list[Claim] = []
@@ -149,7 +159,9 @@ class Owners:
         if not self._claims:
             return
         # No turn is given to others between the look at what is in use and its effect.
-        steps = self._planner.plan(number, self._mine(), known, others)
+        steps = self._planner.plan(
+            number, self._mine(), known, others, leaving=self._leaving()
+        )
         self._use(steps.use)
         if steps.claim or steps.give or steps.ask or steps.withdraw:
             known = await self._change(partial(_do, me=number, steps=steps))
@@ -200,6 +212,7 @@ class Owners:
     def load(self) -> Load:
         """What this server has to do now."""
         pool, names = self._pool, self._names()
+        offers = not self._leaving()
         models: dict[str, ModelLoad] = {}
         for key, name in names.items():
             backends = [one for one in pool.of(key) if one.model_key == key]
@@ -225,8 +238,8 @@ class Owners:
         held = 0 if self._claims else len(pool.backends)
         reaches = {url: one.model for url, one in self._mine().items() if one.reached}
         return Load(
-            models,
-            reaches if self._claims else {},
+            models if offers else {},
+            reaches if self._claims and offers else {},
             tuple(served),
             self._scheduler.running_of_users(),
             held,
@@ -234,7 +247,7 @@ class Owners:
                 dict.fromkeys(
                     name
                     for one in pool.of("", EMBEDDINGS)
-                    if one.up and one.model_key and one.model
+                    if offers and one.up and one.model_key and one.model
                     for name in (one.model, *one.spec.aliases)
                 )
             ),

@@ -25,6 +25,7 @@ import trio
 
 from llcuda_net.cluster import keys
 from llcuda_net.cluster.keys import Held, Key
+from llcuda_net.cluster.owners.plan import PATIENCE
 from llcuda_net.config.users import User
 from llcuda_net.errors import (
     InvalidRequest,
@@ -46,6 +47,9 @@ from llcuda_protocol import Generate
 _T = TypeVar("_T")
 #: Seconds for which a key is looked at again whose generation is not found yet, and between looks.
 _PATIENCE, _PAUSE = 10.0, 0.1
+#: Seconds for which a request waits while no server asks an upstream of its model: longer than who
+#: has one keeps it when another server is to have it, or a dead server's lease lasts.
+_HANDOVER = PATIENCE + 5.0
 #: Seconds between two looks for keys whose generations are gone.
 SWEEP = 60.0
 _WHAT = "the idempotency key cannot be looked up"
@@ -204,7 +208,7 @@ class Placing:
         Raises:
             RequestError: it cannot be begun; what its key means cannot be said.
         """
-        until = trio.current_time() + _PATIENCE
+        until = trio.current_time() + _HANDOVER
         while True:
             over = trio.current_time() >= until
             try:

@@ -97,3 +97,15 @@ def test_what_is_another_ones_part_is_claimed_where_that_one_does_not() -> None:
     claims = [claim(A, None), claim(B, 1)]  # A is the other one's part
     found = [planner.plan(1, BOTH, claims, [other()]).claim for _ in range(6)]
     assert found == [()] * 5 + [(A,)]
+
+
+def test_a_server_that_stops_gives_all_as_soon_as_it_is_idle_and_takes_nothing() -> None:
+    used = {A: Mine("m", used=True, needed=True), B: Mine("m")}
+    asked = [claim(A, 1, wanted_by=2), claim(B, 1, wanted_by=2)]
+    steps = Planner().plan(1, used, asked, [other()], leaving=True)
+    assert (steps.use, steps.give) == ({A}, (B,))
+    # The other one sees that none of them is a part of this server.
+    assert Planner().plan(2, BOTH, [claim(A, 1), claim(B, 1)], [other(1, ())]).ask == (A, B)
+    free = Planner().plan(1, BOTH, [claim(A, None), claim(B, 2)], [other()], leaving=True)
+    assert free == Steps()
+    assert Planner().plan(1, BOTH, [claim(A, 1), claim(B, 1)], [], leaving=True).use == {A, B}
