@@ -159,9 +159,7 @@ class Owners:
         if not self._claims:
             return
         # No turn is given to others between the look at what is in use and its effect.
-        steps = self._planner.plan(
-            number, self._mine(), known, others, leaving=self._leaving()
-        )
+        steps = self._planner.plan(number, self._mine(), known, others, leaving=self._leaving())
         self._use(steps.use)
         if steps.claim or steps.give or steps.ask or steps.withdraw:
             known = await self._change(partial(_do, me=number, steps=steps))

@@ -161,11 +161,8 @@ class Peers:
         with trio.move_on_after(PATIENCE):
             await followed.wait()
         if not followed.link.ready.is_set():
-            raise LeaseLost(
-                "the server that has this generation does not answer, and no other one has it yet: "
-                "ask again",
-                retry=True,
-                retry_after=1.0,
+            raise _ask_again(
+                "the server that has this generation does not answer, and no other one has it yet"
             )
         if owner not in (None, followed.owner) or not followed.accepted:
             return None
@@ -176,8 +173,11 @@ class Peers:
         place = await self._cluster.ask("it cannot be found", partial(leases.place, id_=id_))
         if place is not None:
             return place.server if owner in (None, place.owner) else None
-        found = await self._of_all(owner, partial(has, id_=id_))
-        return next((number for number, has_it in found.items() if has_it), None)
+        found, silent = await self._of_all(owner, partial(has, id_=id_))
+        number = next((number for number, has_it in found.items() if has_it), None)
+        if number is None:
+            _check_all_answered(silent)
+        return number
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
         """One that another server has under an owner's key; None: none has.
@@ -206,7 +206,7 @@ class Peers:
             return known[1]
         for old in [name for name, (at, _) in self._lists.items() if now - at >= FRESH]:
             del self._lists[old]
-        answers = await self._of_all(owner, list_at)
+        answers, _ = await self._of_all(owner, list_at)
         found = [from_elsewhere(one, owner) for entries in answers.values() for one in entries]
         self._lists[owner] = now, found
         return found
@@ -216,6 +216,7 @@ class Peers:
 
         Raises:
             InvalidRequest: it still runs there.
+            RequestError: as `find`.
         """
         place = await self._cluster.ask("it cannot be found", partial(leases.place, id_=id_))
         if place is not None:
@@ -224,35 +225,41 @@ class Peers:
             raise InvalidRequest("it still runs: cancel it first")
         self._lists.clear()
         self._known.pop(id_, None)
-        return any((await self._of_all(owner, partial(delete_at, id_=id_))).values())
+        found, silent = await self._of_all(owner, partial(delete_at, id_=id_))
+        if not any(found.values()):
+            _check_all_answered(silent)
+            return False
+        return True
 
     async def _of_all(
         self, owner: str | None, question: Callable[[ServerConnection], Awaitable[_T]]
-    ) -> dict[int, _T]:
-        """What each other server answers, by its number; those that do not answer are left out.
+    ) -> tuple[dict[int, _T], list[str]]:
+        """What each other server answers, by its number; and the names of those that do not.
 
         Raises:
             InvalidRequest: one has refused.
         """
         found: dict[int, _T] = {}
         refusals: list[InvalidRequest] = []
+        silent: list[str] = []
 
-        async def ask(place: Place) -> None:
+        async def ask(place: Place, name: str) -> None:
             try:
                 with trio.fail_after(ANSWER):
                     found[place.number] = await question(await self.connect(place, owner))
             except InvalidRequest as error:
                 refusals.append(error)
             except (LlcudaError, trio.TooSlowError) as error:
+                silent.append(name)
                 log.debug("peer_did_not_answer", number=place.number, reason=str(error))
 
         async with trio.open_nursery() as nursery:
             for member in self._cluster.members:
                 if member.number != self._cluster.number:
-                    nursery.start_soon(ask, Place(member.number, member.address))
+                    nursery.start_soon(ask, Place(member.number, member.address), member.name)
         for error in refusals:
             raise error
-        return found
+        return found, silent
 
     # -- what others are to run ---------------------------------------------------------------
 
@@ -356,3 +363,18 @@ class Peers:
         if self._nursery is None:
             raise ConnectError("this server has not started yet")
         return await self._connections.get(place, user)
+
+
+def _check_all_answered(silent: Sequence[str]) -> None:
+    """Return if what no server has said that it has is nowhere.
+
+    Raises:
+        LeaseLost: these have not answered.
+    """
+    if silent:
+        names = ", ".join(sorted(silent))
+        raise _ask_again(f"no server says that it has this generation, and {names} does not answer")
+
+
+def _ask_again(why: str) -> LeaseLost:
+    return LeaseLost(f"{why}: ask again", retry=True, retry_after=1.0)

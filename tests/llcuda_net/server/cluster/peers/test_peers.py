@@ -1,0 +1,97 @@
+"""What is looked for at all other servers, when some of them do not answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import llcuda_protocol as wire
+from llcuda_net.client.connection import ServerConnection
+from llcuda_net.cluster.leases import Member
+from llcuda_net.errors import ConnectError, LeaseLost
+from llcuda_net.server.cluster.peers.connections import Place
+from llcuda_net.server.cluster.peers.peers import ANSWER, Peers
+from tests.support.client.scripted_server import Peer
+
+ID = "019b0000-0000-7000-8000-000000000000"
+
+
+class Cluster:
+    """Three servers of which this one is the first; the database knows of no generation."""
+
+    number = 1
+    members = tuple(
+        Member(n, name, f"h:{n}", 0.0, 5.0) for n, name in ((1, "a"), (2, "b"), (3, "c"))
+    )
+
+    async def ask(self, what: str, question: Callable[[Any], Any]) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class ScriptedPeers(Peers):
+    """Whose other servers are scripted."""
+
+    def __init__(self, *scripts: Callable[[Peer], Awaitable[None]] | None) -> None:
+        super().__init__(Cluster(), None, b"")  # type: ignore[arg-type]
+        self.scripts = dict(zip((2, 3), scripts, strict=True))
+        self.nursery: trio.Nursery
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        async with trio.open_nursery() as self.nursery:
+            yield
+            self.nursery.cancel_scope.cancel()
+
+    async def connect(self, place: Place, user: str | None) -> ServerConnection:
+        script = self.scripts[place.number]
+        if script is None:
+            raise ConnectError("nobody listens")
+        near, far = trio.testing.memory_stream_pair()
+        connection = ServerConnection(near, place.address, 20.0)
+        self.nursery.start_soon(connection.run)
+        self.nursery.start_soon(self._serve, Peer(far), script)
+        await connection.greet(None, 1.0)
+        return connection
+
+    async def _serve(self, peer: Peer, script: Callable[[Peer], Awaitable[None]]) -> None:
+        await peer.greet()
+        await script(peer)
+
+
+async def has_nothing(peer: Peer) -> None:
+    asked = await peer.receive()
+    assert isinstance(asked, wire.Attach | wire.Delete)
+    await peer.send(wire.Error(asked.stream, "unknown_generation", "it is not here"))
+    await trio.sleep_forever()
+
+
+async def is_silent(peer: Peer) -> None:
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("other", [None, is_silent])
+async def test_what_a_server_that_does_not_answer_may_have_is_not_unknown(
+    other: Callable[[Peer], Awaitable[None]] | None, autojump_clock: object
+) -> None:
+    peers = ScriptedPeers(has_nothing, other)
+    for look in (peers.find, peers.delete):
+        async with peers.serving():
+            started = trio.current_time()
+            with pytest.raises(LeaseLost, match="c does not answer") as refused:
+                await look(ID, "ann")
+            assert refused.value.retry
+            assert trio.current_time() - started <= ANSWER
+
+
+async def test_what_all_servers_say_that_they_do_not_have_is_unknown(
+    autojump_clock: object,
+) -> None:
+    peers = ScriptedPeers(has_nothing, has_nothing)
+    async with peers.serving():
+        assert await peers.find(ID, "ann") is None
+        assert not await peers.delete(ID, "ann")
