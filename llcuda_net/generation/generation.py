@@ -97,6 +97,8 @@ class Generation:
         suspended: it stops here without having ended: the next server continues it.
         link: to the server that has it, of one that runs elsewhere; see
             server/cluster/peers/followed.py.
+        cancelled: somebody wants it to end. Of one that is suspended, too: who goes on with it
+            ends it.
         cached_from: the result whose log answers it.
         ended: whether it is over, however it ended.
         finished: when that was, in nanoseconds since 1970; None while it is not known.
@@ -157,6 +159,7 @@ class Generation:
     cacheable: bool = False
     stranded: bool = False
     suspended: bool = False
+    cancelled: bool = False
     cached_from: str | None = None
     chat: dict[str, Any] | None = None
     seed: int | None = None
@@ -487,6 +490,7 @@ class Generation:
 
     def cancel(self) -> None:
         """Stop it; its task then ends it as cancelled."""
+        self.cancelled = True
         self.scope.cancel()
 
     def hand_back(self, error: RequestError) -> None:

@@ -574,6 +574,8 @@ class Gateway:
             urls = [backend.upstream.base_url for backend in self._pool.backends]
             with contextlib.suppress(RequestError):  # then its next piece is refused, too
                 self._persistence.spliced(generation, urls[0] if len(urls) == 1 else "")
+        if entry.cancelled:
+            generation.cancel()
         log.info(
             "generation_resumed",
             generation=generation.id,
@@ -611,6 +613,8 @@ class Gateway:
     def forget(self, left: Left) -> None:
         """Another server has it: this one's journal need not keep it."""
         self._persistence.forget(left.entry)
+        if left.generation.cancelled and self.cluster is not None:
+            self.cluster.peers.cancel(left.generation.id)
 
     async def find(self, request: Attach, user: User, *, only_here: bool = False) -> Generation:
         """The generation to read: one of the user; for an admin, any.

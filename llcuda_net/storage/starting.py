@@ -56,6 +56,7 @@ class Recovered:
         gap: whether later tokens had been written, which a power cut took: a client may have them.
         dispatched: the last dispatch to an upstream; None: there was none.
         concluded: the end as the upstream sent it: only the result is missing. None: no end yet.
+        cancelled: it was to end, and has not.
     """
 
     entry: JournalEntry
@@ -63,6 +64,7 @@ class Recovered:
     gap: bool
     dispatched: Dispatched | None = None
     concluded: Concluded | None = None
+    cancelled: bool = False
 
     @property
     def log(self) -> TokenLog:

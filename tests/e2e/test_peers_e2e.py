@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -397,6 +399,60 @@ def test_cancelled_listed_and_deleted_from_the_other_server(
         at_b.until(Deleted)
         at_a.send(Attach(2, begun.id, CREDIT))
         assert at_a.until(Error)[1].code == "unknown_generation"
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_a_cancel_that_a_server_answers_comes_though_its_lease_was_lost(
+    taken_over: bool, postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    with (
+        endless_upstream() as upstream,
+        ExitStack() as stack,
+    ):
+
+        def server(name: str) -> RunningServer:
+            options = ("--store", url, "--name", name, "--data-dir", str(tmp_path / name))
+            return stack.enter_context(running_server(*options, "--upstream", upstream))
+
+        a = server("a")
+        at_a = stack.enter_context(connected(a.port))
+        begun: list[Any] = []
+        for number in (1, 3):
+            at_a.send(ask(PROMPT, stream=number, n_predict=ENDLESS))
+            begun.append(at_a.until(Accepted)[1].id)
+        b = server("b") if taken_over else a
+        time.sleep(6)  # it is a member for long enough to take over
+        a.process.send_signal(signal.SIGSTOP)
+        paths = [f"/v1/generations/{begun[0]}/cancel", f"/v1/responses/resp_{begun[1]}/cancel"]
+        for path in paths:
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", a.port)))
+            client.sendall(
+                f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n".encode()
+            )
+            stack.callback(client.close)
+            begun.append(client)
+
+        def adopted() -> bool:
+            report = json.loads(http(b, "GET", "/v1/status")[1])
+            return bool(report["cluster"]["taken_over"]["servers"])
+
+        if taken_over:
+            wait_until(adopted, "the takeover")
+        else:
+            time.sleep(5)
+        a.process.send_signal(signal.SIGCONT)
+        for id_, client in zip(begun[:2], begun[2:], strict=True):
+            head = client.recv(20)
+            if not head.startswith(b"HTTP/1.1 200"):
+                assert head.startswith(b"HTTP/1.1 503")
+                assert settled(a, "POST", f"/v1/generations/{id_}/cancel")[0] == 200
+
+            def state(id_: str = id_) -> str:
+                found = json.loads(settled(b, "GET", f"/v1/generations/{id_}")[1])
+                return str(found["state"])
+
+            wait_until(lambda state=state: state() == "cancelled", "the cancel", 60)
 
 
 @pytest.mark.parametrize("level", ["memory", "disk"])

@@ -22,7 +22,7 @@ def set_aside(generation: Generation, entry: JournalEntry) -> Recovered:
             upstream=generation.upstream, model=generation.model, prompt=generation.rendered
         )
     log = generation.packed or _packed(generation, entry)
-    return Recovered(entry, log, False, dispatched, concluded)
+    return Recovered(entry, log, False, dispatched, concluded, generation.cancelled)
 
 
 def _packed(generation: Generation, entry: JournalEntry) -> PackedLog:

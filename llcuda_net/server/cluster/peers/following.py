@@ -23,7 +23,6 @@ from llcuda_net.errors import (
     RequestError,
     ShuttingDown,
     UnknownGeneration,
-    UpstreamUnavailable,
 )
 from llcuda_net.server.cluster.peers.connections import Place
 from llcuda_net.server.cluster.peers.followed import Followed
@@ -87,11 +86,7 @@ async def feed(followed: Followed, sources: Sources) -> None:
                 followed.link.server = place.number
                 await PeerReader(followed, connection, LINGER).run()
                 continue
-        except ShuttingDown as error:
-            if followed.request is not None:
-                followed.give_up(UpstreamUnavailable(error.message, retry=True))
-                return
-        except (StreamLostError, ConnectError, LeaseLost, UnknownGeneration) as error:
+        except (StreamLostError, ConnectError, LeaseLost, ShuttingDown, UnknownGeneration) as error:
             log.debug("peer_stream_lost", generation=followed.id, reason=str(error))
         except Ahead as error:
             followed.lost_part(error)

@@ -168,6 +168,13 @@ class Peers:
             return None
         return followed
 
+    def cancel(self, id_: str) -> None:
+        """Have one stopped that other servers have, or will have, also if that takes a while."""
+        followed = self._known.get(id_)
+        if followed is None or followed.ended:
+            followed = self._known[id_] = Followed(self, id_, None)
+        followed.cancel()
+
     async def _server_of(self, id_: str, owner: str | None) -> int | None:
         """The life of the server that has one, also of one that is gone; None: none has it."""
         place = await self._cluster.ask("it cannot be found", partial(leases.place, id_=id_))

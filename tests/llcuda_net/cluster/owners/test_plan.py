@@ -103,7 +103,7 @@ def test_a_server_that_stops_gives_all_as_soon_as_it_is_idle_and_takes_nothing()
     used = {A: Mine("m", used=True, needed=True), B: Mine("m")}
     asked = [claim(A, 1, wanted_by=2), claim(B, 1, wanted_by=2)]
     steps = Planner().plan(1, used, asked, [other()], leaving=True)
-    assert (steps.use, steps.give) == ({A}, (B,))
+    assert (steps.use, steps.give) == (frozenset((A,)), (B,))
     # The other one sees that none of them is a part of this server.
     assert Planner().plan(2, BOTH, [claim(A, 1), claim(B, 1)], [other(1, ())]).ask == (A, B)
     free = Planner().plan(1, BOTH, [claim(A, None), claim(B, 2)], [other()], leaving=True)

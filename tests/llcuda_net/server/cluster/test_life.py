@@ -55,6 +55,7 @@ class Host:
         self.listener = Listener()
         self.registry: list[Generation] = []
         self.resumed: list[str] = []
+        self.to_cancel: list[str] = []
         self.begun_again: list[str] = []
         self.forgotten: list[str] = []
         self.adopted: list[int] = []
@@ -88,6 +89,7 @@ class Host:
 
     async def resume(self, entries: Sequence[Recovered]) -> None:
         self.resumed += [one.entry.generation.id for one in entries]  # type: ignore[attr-defined]
+        self.to_cancel += [one.entry.generation.id for one in entries if one.cancelled]  # type: ignore[attr-defined]
 
     def begin_again(self, entries: Sequence[Recovered]) -> None:
         self.begun_again += [one.entry.generation.id for one in entries]  # type: ignore[attr-defined]
@@ -174,6 +176,22 @@ async def test_who_comes_back_goes_on_under_the_same_number(autojump_clock: obje
         assert (all_.host.forgotten, all_.host.begun_again) == ([], [])
         assert all_.told == ["stopped", 1]
         assert all_.life.member
+
+
+async def test_a_cancel_that_comes_while_it_is_set_aside_is_not_forgotten(
+    autojump_clock: object,
+) -> None:
+    async with rig() as all_:
+        early, late, other = (all_.host.run(name) for name in ("early", "late", "other"))
+        early.cancel()
+        early.suspend()  # before its task has seen the one or the other
+        await all_.becomes(Standing.STOPPED, 2 * LOOK)
+        late.cancel()
+        await trio.sleep(5)
+        await all_.becomes(Standing.MEMBER)
+        assert sorted(all_.host.resumed) == ["early", "late", "other"]
+        assert sorted(all_.host.to_cancel) == ["early", "late"]
+        assert not other.cancelled
 
 
 async def test_who_is_fenced_drops_what_others_have_and_keeps_what_they_never_heard_of(
