@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,7 +102,7 @@ def attached(client: RawClient, streams: Iterator[int], id_: str) -> Accepted | 
     """The answer to an attach, likewise."""
     while True:
         client.send(Attach(next(streams), id_, CREDIT))
-        _, answer = client.until(Accepted | Error)
+        answer: Accepted | Error = client.until(Accepted | Error)[1]
         if isinstance(answer, Accepted) or not answer.retry:
             return answer
 
@@ -433,6 +434,10 @@ def test_a_cancel_that_a_server_answers_comes_though_its_lease_was_lost(
             stack.callback(client.close)
             begun.append(client)
 
+        def cancelled(id_: str) -> bool:
+            found = json.loads(settled(b, "GET", f"/v1/generations/{id_}")[1])
+            return bool(found["state"] == "cancelled")
+
         def adopted() -> bool:
             report = json.loads(http(b, "GET", "/v1/status")[1])
             return bool(report["cluster"]["taken_over"]["servers"])
@@ -448,11 +453,7 @@ def test_a_cancel_that_a_server_answers_comes_though_its_lease_was_lost(
                 assert head.startswith(b"HTTP/1.1 503")
                 assert settled(a, "POST", f"/v1/generations/{id_}/cancel")[0] == 200
 
-            def state(id_: str = id_) -> str:
-                found = json.loads(settled(b, "GET", f"/v1/generations/{id_}")[1])
-                return str(found["state"])
-
-            wait_until(lambda state=state: state() == "cancelled", "the cancel", 60)
+            wait_until(partial(cancelled, id_), "the cancel", 60)
 
 
 @pytest.mark.parametrize("level", ["memory", "disk"])
@@ -526,17 +527,18 @@ def test_users_see_nothing_of_other_users_from_anywhere(
             assert settled(b, "POST", f"/v1/generations/{id_}/cancel", BOB)[0] == 404
             assert settled(b, "DELETE", f"/v1/generations/{id_}", BOB)[0] == 404
             assert settled(b, "GET", f"/v1/generations/{id_}", ANN)[0] == 200
-        for token, expected in ((BOB, set()), (ANN, {*ids}), (ROOT, {*ids})):
 
-            def listed(token: str = token) -> set[str]:
-                status, body = http(b, "GET", "/v1/generations", token=token)
-                assert status == 200
-                found = {one["id"] for one in json.loads(body)["data"]}
-                assert found <= {*ids}
-                return found
+        def lists(token: str, expected: set[str]) -> bool:
+            status, body = http(b, "GET", "/v1/generations", token=token)
+            assert status == 200
+            found = {one["id"] for one in json.loads(body)["data"]}
+            assert found <= expected
+            return found == expected
 
+        everybody: list[tuple[str, set[str]]] = [(BOB, set()), (ANN, {*ids}), (ROOT, {*ids})]
+        for token, expected in everybody:
             # What a server has that does not answer in time is left out.
-            wait_until(lambda listed=listed, expected=expected: listed() == expected, token)
+            wait_until(partial(lists, token, expected), token)
 
 
 def test_a_client_cannot_pretend_to_be_a_peer(
