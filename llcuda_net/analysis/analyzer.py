@@ -264,12 +264,11 @@ class Analyst:
 
         def keep(store: Store) -> None:
             found = zip(documents, quantised(combine(parts)), strict=True)
-            rows = [(one.owner, one.seq, *codes) for one, codes in found if codes is not None]
-            store.analyses.embed(space.id, documents[-1].seq, [row[1:] for row in rows])
+            rows = [(one.seq, *codes) for one, codes in found if codes is not None]
+            store.analyses.embed(space.id, documents[-1].seq, rows)
             if index is not None:
-                index.add(rows)
+                index.follow(store.analyses, space)
 
-        # Not cancelled between the two: a thread runs to its end.
         await self._read(keep)
 
     async def _dimension(self) -> int:
@@ -294,14 +293,17 @@ class Analyst:
         return None
 
     async def _index_of(self, space: Space) -> VectorIndex:
-        """The embeddings of a space in memory; read from the store the first time."""
+        """The embeddings of a space in memory, all that are in the store by now."""
         async with self._loading:
             if self._index is None or self._index[0].id != space.id:
                 index: VectorIndex = await self._read(
                     lambda store: VectorIndex.load(store.analyses, space)
                 )
                 self._index = (space, index)
-            return self._index[1]
+            else:  # another server may have added some
+                index = self._index[1]
+                await self._read(lambda store: index.follow(store.analyses, space))
+            return index
 
     # -- for requests -------------------------------------------------------------------------
 

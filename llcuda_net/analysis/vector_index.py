@@ -87,6 +87,8 @@ Row = tuple[str, int, float, bytes]
 class VectorIndex:
     """The embeddings of one space in memory; a thread may search while another adds.
 
+    What is stored of the space may be added by other servers, too: `follow` reads what is new.
+
     Each owner's are apart, so that those of others cost a search nothing and cannot be found by
     it. A search over all searches each owner's and takes the best of them.
     """
@@ -95,6 +97,8 @@ class VectorIndex:
         self._dim = dim
         self._owned: dict[str, _OwnerVectors] = {}
         self._adding = threading.Lock()
+        self._last = 0  # the id of the newest embedding that was read
+        self._reading = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<VectorIndex: {self.count(None)} of {len(self._owned)} owners, dim {self._dim}>"
@@ -103,9 +107,15 @@ class VectorIndex:
     def load(cls, analyses: Analyses, space: Space) -> VectorIndex:
         """All that is stored of a space. Raises StorageError."""
         out = cls(space.dim)
-        for page in analyses.embeddings(space.id):
-            out.add([(one.owner, one.seq, one.scale, one.codes) for one in page])
+        out.follow(analyses, space)
         return out
+
+    def follow(self, analyses: Analyses, space: Space) -> None:
+        """Add what was stored of its space since the last time. Raises StorageError."""
+        with self._reading:
+            for page in analyses.embeddings(space.id, self._last):
+                self.add([(one.owner, one.seq, one.scale, one.codes) for one in page])
+                self._last = page[-1].id
 
     def count(self, owner: str | None) -> int:
         """How many of an owner (None: everybody) can be found now."""

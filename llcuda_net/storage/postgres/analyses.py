@@ -55,6 +55,11 @@ _EMBEDDINGS = (
     " WITH ORDINALITY AS d (seq, scale, codes, hash, place) JOIN results r ON r.seq = d.seq"
     " ORDER BY d.place FOR KEY SHARE OF r"
 )
+#: Its result may be deleted meanwhile.
+_LOST = (
+    "INSERT INTO lost SELECT %s, seq FROM results WHERE seq = %s FOR KEY SHARE"
+    " ON CONFLICT DO NOTHING"
+)
 
 
 class PostgresAnalyses:
@@ -199,9 +204,9 @@ class PostgresAnalyses:
 
         self._session.change(_WHAT_STORE, store)
 
-    def embeddings(self, space: int) -> Iterator[list[Embedding]]:
-        """See Analyses."""
-        last = 0
+    def embeddings(self, space: int, after: int = 0) -> Iterator[list[Embedding]]:
+        """See Analyses. Who adds has locked the space: so ids are seen in their order."""
+        last = after
         while True:
             rows = self._session.ask(_WHAT_READ, partial(_embeddings, space=space, after=last))
             if not rows:
@@ -224,8 +229,7 @@ class PostgresAnalyses:
         def lose(db: Connection) -> None:
             for id_, seq in bad:
                 db.execute("DELETE FROM embeddings WHERE id = %s", (id_,))
-                sql = "INSERT INTO lost VALUES (%s, %s) ON CONFLICT DO NOTHING"
-                db.execute(sql, (space, seq))
+                db.execute(_LOST, (space, seq))
 
         self._session.change(_WHAT_STORE, lose)
 
@@ -242,6 +246,21 @@ class PostgresAnalyses:
         )
         by_seq = {seq: (shown, text) for seq, shown, text in found if shown.state != DAMAGED}
         return {seq: by_seq[seq] for seq in seqs if seq in by_seq}
+
+    def numbers(self, ids: Collection[str]) -> dict[str, int]:
+        """See Analyses."""
+        sql = "SELECT id, seq FROM results WHERE id = ANY(%s)"
+        return self._session.ask(
+            "results cannot be read", lambda db: dict(db.execute(sql, ([*ids],)).fetchall())
+        )
+
+    def numbered(self, after: int, limit: int) -> list[tuple[int, str]]:
+        """See Analyses."""
+        sql = "SELECT seq, id FROM results WHERE seq > %s ORDER BY seq LIMIT %s"
+        return self._session.ask(
+            "results cannot be read",
+            lambda db: [(seq, id_) for seq, id_ in db.execute(sql, (after, limit))],
+        )
 
     def lag(self, seq: int, owner: str | None = None) -> int:
         """See Analyses."""

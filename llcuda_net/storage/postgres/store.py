@@ -214,10 +214,14 @@ class PostgresStore:
         """See Store."""
         self._check_writing()
         where = "id = %s AND owner = coalesce(%s, owner)"
-        gone = self._session.change(
-            f"the result {result} cannot be deleted",
-            lambda db: delete(db, where, (storable(result), owner)),
-        )
+        found: list[tuple[Any, ...]] = []
+
+        def once_or_again(db: Connection) -> list[tuple[Any, ...]]:
+            # Again, since the answer was lost, there is none any more.
+            found.extend(delete(db, where, (storable(result), owner)))
+            return found[-1:]
+
+        gone = self._session.change(f"the result {result} cannot be deleted", once_or_again)
         if not gone:
             return None
         ((_, _, of, key),) = gone

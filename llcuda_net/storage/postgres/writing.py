@@ -9,7 +9,7 @@ is.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from psycopg import errors as pg
@@ -24,6 +24,8 @@ from llcuda_net.storage.records import Result, encode, hash_of
 _WHAT = "results cannot be stored"
 #: Bytes of compressed bodies that are remembered: those of a conversation come with each turn.
 _REMEMBERED = 8 << 20
+#: Bytes of bodies that one statement stores; PostgreSQL takes none of a gigabyte.
+_AT_ONCE = 32 << 20
 #: Columns of `results` with a number, and with other types; `seq` comes from `store`.
 _COLUMNS = {
     "id": "text",
@@ -149,8 +151,10 @@ class Putter:
         uses = Counter(name for one in packed for name in one.bodies)
         if uses:
             bodies = {name: data for one in packed for name, data in one.bodies.items()}
-            names, data = [_bytes(name) for name in uses], [bodies[name] for name in uses]
-            db.execute(_BODIES, (names, [*uses.values()], data))
+            for some in _portions(sorted(uses), bodies):
+                data = [bodies[name] for name in some]
+                counts = [uses[name] for name in some]
+                db.execute(_BODIES, ([_bytes(name) for name in some], counts, data))
         new: dict[bytes, int] = {}
         rows = [one.row(self._model(db, one.result.model, new)) for one in packed]
         columns = [list(column) for column in zip(*rows, strict=True)]
@@ -232,6 +236,19 @@ class _Packed:
             _column(packed.logprobs),
             b"".join(_bytes(name) for name in self.bodies),
         )
+
+
+def _portions(names: list[int], bodies: dict[int, bytes]) -> Iterator[list[int]]:
+    """The names in their order, so many together as one statement stores; one at least."""
+    some: list[int] = []
+    size = 0
+    for name in names:
+        if some and size + len(bodies[name]) > _AT_ONCE:
+            yield some
+            some, size = [], 0
+        some.append(name)
+        size += len(bodies[name])
+    yield some
 
 
 def _column(packed: bytes | int | None) -> bytes | None:

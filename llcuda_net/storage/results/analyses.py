@@ -9,6 +9,7 @@ computed again.
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -204,9 +205,9 @@ class SqliteAnalyses:
                 db.execute("DELETE FROM lost WHERE space = ? AND seq <= ?", (space, upto))
                 db.execute("UPDATE spaces SET seq = max(seq, ?) WHERE id = ?", (upto, space))
 
-    def embeddings(self, space: int) -> Iterator[list[Embedding]]:
+    def embeddings(self, space: int, after: int = 0) -> Iterator[list[Embedding]]:
         """See Analyses."""
-        last = 0
+        last = after
         while True:
             with errors("the embeddings cannot be read"):
                 page, last, bad = self._page(space, last)
@@ -260,6 +261,19 @@ class SqliteAnalyses:
                 if found is not None and found[0].state != DAMAGED:  # else it was pruned
                     out[seq] = found
         return out
+
+    def numbers(self, ids: Collection[str]) -> dict[str, int]:
+        """See Analyses."""
+        sql = "SELECT id, seq FROM results WHERE id IN (SELECT value FROM json_each(?))"
+        with errors("results cannot be read"):
+            return dict(rows(self._results, sql, (json.dumps([*ids]),)))
+
+    def numbered(self, after: int, limit: int) -> list[tuple[int, str]]:
+        """See Analyses."""
+        sql = "SELECT seq, id FROM results WHERE seq > ? ORDER BY seq LIMIT ?"
+        with errors("results cannot be read"):
+            found = rows(self._results, sql, (after, limit))
+            return sorted((seq, id_) for seq, id_ in found if seq > after)  # damage may disorder
 
     def lag(self, seq: int, owner: str | None = None) -> int:
         """See Analyses."""

@@ -280,8 +280,11 @@ class Analyses(Protocol):
     def embed(self, space: int, upto: int, rows: Sequence[tuple[int, float, bytes]]) -> None:
         """Add embeddings (seq, scale, codes) and move the space to `upto`, in one transaction."""
 
-    def embeddings(self, space: int) -> Iterator[list[Embedding]]:
-        """All embeddings of a space whose results exist, in the order they were added.
+    def embeddings(self, space: int, after: int = 0) -> Iterator[list[Embedding]]:
+        """Embeddings of a space whose results exist, in the order they were added.
+
+        Args:
+            after: only those that were added after the one with this id, by whoever it was.
 
         Damaged ones are left out, and `unembedded` gives their results again.
         """
@@ -294,6 +297,12 @@ class Analyses(Protocol):
 
     def lag(self, seq: int, owner: str | None = None) -> int:
         """How many results of an owner come after this number."""
+
+    def numbers(self, ids: Collection[str]) -> dict[str, int]:
+        """The numbers of those of these results that there are, by id."""
+
+    def numbered(self, after: int, limit: int) -> list[tuple[int, str]]:
+        """Numbers and ids of the next results after this number, in the order of the numbers."""
 
     def certainty_seq(self) -> int:
         """The number up to which certainty is computed."""

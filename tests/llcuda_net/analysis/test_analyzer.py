@@ -235,6 +235,22 @@ async def test_another_dimension_begins_anew(tmp_path: Path) -> None:
     assert [s.dim for s in SqliteStore(tmp_path).analyses.spaces()] == [9, 6]
 
 
+async def test_what_another_server_has_analysed_is_found(tmp_path: Path) -> None:
+    put(tmp_path, "slot one")
+    async with analysing(tmp_path, Embedding()) as (analyst, _):
+        await caught_up(analyst)
+        assert (await analyst.search("slot", 5, ANONYMOUS)).searched == 1
+        put(tmp_path, "slot two", first=50)
+        other = SqliteStore(tmp_path, write=True)
+        (space,) = other.analyses.spaces()
+        ((one,),) = other.analyses.embeddings(space.id)
+        other.analyses.embed(space.id, 2, [(2, one.scale, one.codes)])
+        other.close()
+        found = await analyst.search("slot", 5, ANONYMOUS)
+        assert found.searched == 2
+        assert sorted(hit[1] for hit in found.hits) == ["slot one", "slot two"]
+
+
 async def test_what_was_pruned_is_not_found(tmp_path: Path) -> None:
     put(tmp_path, "slot one", "slot two", "slot three", "slot four")
     async with analysing(tmp_path, Embedding()) as (analyst, _):

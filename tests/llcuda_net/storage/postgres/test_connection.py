@@ -13,6 +13,7 @@ from psycopg import errors as pg
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.packing.codec import Codec
 from llcuda_net.storage.postgres import connection as module
+from llcuda_net.storage.postgres import writing
 from llcuda_net.storage.postgres.connection import Connection, Session, as_storage_error
 from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.postgres.writing import Putter
@@ -187,6 +188,32 @@ def test_a_put_whose_answer_was_lost_is_stored_once(url: str) -> None:
     assert store.get(result(2).id) == result(2, request=request)
     assert [problem for problem in store.verify() if problem] == []
     session.close()
+    store.close()
+
+
+def test_a_delete_whose_answer_was_lost_says_what_it_deleted(url: str) -> None:
+    store = PostgresStore(url, write=True)
+    store.put([result(1)])
+    session = Losing(url)
+    store._session.close()
+    store._session = session
+    gone = store.delete(result(1).id)
+    assert gone is not None
+    assert gone.owner == result(1).owner
+    assert session.losses == 0
+    assert store.delete(result(1).id) is None
+    store.close()
+
+
+def test_many_large_bodies_are_stored_by_several_statements(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_AT_ONCE", 1000)
+    store = PostgresStore(url, write=True)
+    some = [result(n, request={"prompt": f"{n} " * 5000}) for n in range(5)]
+    store.put([*some, *some[:2]])
+    assert [store.get(one.id) for one in some] == some
+    assert [problem for problem in store.verify() if problem] == []
     store.close()
 
 

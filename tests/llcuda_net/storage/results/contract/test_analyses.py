@@ -77,6 +77,8 @@ def test_what_was_computed_says_whose_it_is(store: Store) -> None:
     store.analyses.embed(space.id, 2, [(1, 1.0, b"a"), (2, 1.0, b"b")])
     ((one, two),) = store.analyses.embeddings(space.id)
     assert [(one.seq, one.owner), (two.seq, two.owner)] == [(1, "bob"), (2, "ann")]
+    assert [*store.analyses.embeddings(space.id, one.id)] == [[two]]
+    assert [*store.analyses.embeddings(space.id, two.id)] == []
     assert [store.analyses.lag(2, owner) for owner in ("ann", "bob", "", None)] == [1, 2, 0, 3]
 
 
