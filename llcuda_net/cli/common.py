@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -71,6 +72,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the line that says what was wrong, and exit with the code for usage."""
+        # An argument in a wrong place is repeated: there may be a password in it.
+        message = re.sub(r"(postgres(ql)?://)[^\s']*", r"\1…", message)
         print_error(self.prog, f"{message} (see {self.prog} --help)")
         self.exit(Exit.USAGE)
 

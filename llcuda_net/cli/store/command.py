@@ -9,8 +9,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llcuda_net.cli.common import Exit, Parser, VersionAction, end_on_sigterm, fail, run_command
+from llcuda_net.cli.common import (
+    Exit,
+    Parser,
+    Terminated,
+    VersionAction,
+    end_on_sigterm,
+    fail,
+    run_command,
+)
 from llcuda_net.errors import StorageError
+from llcuda_net.util.terminal import echo
 
 PROG = "llcuda store"
 
@@ -32,11 +41,9 @@ FROM and TO are each one of:
   processes:DIR     the database that llcuda-server --processes has made in its data directory
 
 Nothing is deleted in FROM. What TO has is left as it is, so after an interruption the same command
-goes on. Each result is read in TO and compared. Figures of certainty and embeddings are not moved:
-a server computes them again while it is idle.
+goes on. Each result is read in TO and compared.
 
-Stop the server of FROM first, or run the command again when it has stopped: what it stores
-meanwhile may be left out.
+Stop the servers of both first.
 """
 
 
@@ -67,10 +74,22 @@ def _run(arguments: argparse.Namespace) -> int:
     if sys.stdout is None:
         fail("standard output is closed: there is nowhere to print to")
     end_on_sigterm()
-    from llcuda_net.cli.store.migrate import migrate
-
     try:
+        from llcuda_net.cli.store.migrate import migrate
+
         return migrate(arguments.source, arguments.target, as_json=arguments.json)
     except StorageError as error:
+        _say_how_far(error)
         usage = error.code in (StorageError.INVALID, StorageError.REFUSED)
         fail(error.message, Exit.USAGE if usage else Exit.REFUSED)
+    except (KeyboardInterrupt, Terminated) as error:
+        _say_how_far(error)
+        raise
+
+
+def _say_how_far(error: BaseException) -> None:
+    """Say that what was interrupted can be gone on with, where it had begun."""
+    notes = getattr(error, "__notes__", [])
+    if notes or not isinstance(error, StorageError):
+        how = ": ".join(["ended early", *notes])
+        echo(f"{how}; the same command goes on", file=sys.stderr)

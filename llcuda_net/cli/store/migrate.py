@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
+from llcuda_net.analysis.certainty import certainty_stats
 from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.json_documents import line
 from llcuda_net.cli.progress import Progress
 from llcuda_net.cli.units import counted
 from llcuda_net.config.values import is_database
+from llcuda_net.errors import StorageError
 from llcuda_net.server.processes.database import running
 from llcuda_net.server.processes.folders import unfinished
 from llcuda_net.storage.data_dir import prepare
-from llcuda_net.storage.directory_lock import DirectoryLock, holder
+from llcuda_net.storage.directory_lock import DirectoryLock
 from llcuda_net.storage.postgres.opening import open_postgres
 from llcuda_net.storage.results.interface import Store
-from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.storage.results.sqlite import RESULTS, SqliteStore
+from llcuda_net.storage.transfer.analyses import transfer_embeddings
 from llcuda_net.storage.transfer.objects import Copied, Side, count, transfer_objects
 from llcuda_net.storage.transfer.results import Transferred, index, transfer
 from llcuda_net.storage.transfer.sides import postgres_side, sqlite_side
@@ -73,10 +78,12 @@ class _Place:
             if self.folder is None or not self.is_sqlite:
                 url = self.url if self.folder is None else stack.enter_context(running(self.folder))
                 store = stack.enter_context(closing(open_postgres(url, write)))
+                _refuse_servers(url)
                 yield _Opened(store, stack.enter_context(postgres_side(url)))
                 return
             if write:
                 prepare(self.folder)
+            if write or ((self.folder / RESULTS).exists() and os.access(self.folder, os.W_OK)):
                 stack.callback(DirectoryLock(self.folder, "llcuda store migrate").release)
             sqlite = stack.enter_context(closing(SqliteStore(self.folder, write=write)))
             yield _Opened(sqlite, stack.enter_context(sqlite_side(self.folder, write=write)))
@@ -98,20 +105,31 @@ def migrate(source: str, target: str, *, as_json: bool) -> int:
             names = set(old.results.names())
             if not (from_.is_sqlite or names.isdisjoint(new.results.names())):
                 fail("FROM and TO are the same store")
-            _warn(from_)
+            _note_open(from_)
             results, objects = _copy(old, new)
     return _report(results, objects, as_json=as_json)
 
 
-def _warn(source: _Place) -> None:
-    """Say what is not among the results, or may not be all."""
+def _refuse_servers(url: str) -> None:
+    """Raise StorageError if a server uses a database: what it stores would be left out."""
+    from llcuda_net.cluster.leases import members
+    from llcuda_net.storage.postgres.connection import Session
+
+    with closing(Session(url, write=False)) as session:
+        found = session.ask("the servers cannot be read", members)
+    for one in found:
+        if one.seconds > 0:
+            raise StorageError(
+                f"the server {one.name} ({one.address}) uses {session.place}: stop all servers of "
+                "both stores first",
+                StorageError.REFUSED,
+            )
+
+
+def _note_open(source: _Place) -> None:
+    """Say what is not among the results yet."""
     folder = source.folder
-    if folder is None:
-        return
-    if holder(folder) is not None:
-        text = f"a server uses {folder}: when it has stopped, run this again for what it stores now"
-        echo(f"note: {one_line(text)}", file=sys.stderr)
-    elif source.is_sqlite and (count := unfinished(folder)):
+    if folder is not None and source.is_sqlite and (count := unfinished(folder)):
         text = f"{folder} has {counted(count, 'request')} that did not end: start its server once"
         echo(f"note: {one_line(text)}, and run this again", file=sys.stderr)
 
@@ -121,6 +139,11 @@ def _copy(old: _Opened, new: _Opened) -> tuple[Transferred, Copied]:
         results = transfer(old.results, new.results, progress.add)
     with Progress("indexed for search") as progress:
         index(new.results, progress.add)
+    with Progress("embeddings copied") as progress:
+        transfer_embeddings(old.results, new.results, progress.add)
+    with Progress("steps of certainty computed") as progress:
+        while new.results.analyses.compute_certainty(partial(certainty_stats, compiled=False)):
+            progress.add()
     objects = Copied()
     if old.objects is not None and new.objects is not None:
         with _counting("object", count(old.objects)) as progress:
@@ -134,10 +157,9 @@ def _counting(what: str, total: int) -> Iterator[Progress]:
     with Progress(f"copied and compared, of {counted(total, what)}") as progress:
         try:
             yield progress
-        except BaseException:
+        except BaseException as error:
             progress.erase()
-            text = f"ended early: {progress.count:,} of {counted(total, what)} are there"
-            echo(f"{text}; the same command goes on", file=sys.stderr)
+            error.add_note(f"{progress.count:,} of {counted(total, what)} are there")
             raise
 
 

@@ -93,6 +93,13 @@ def test_wrong_usage_is_one_line(llcuda: Llcuda, arguments: list[str], message: 
     assert done.err.count("\n") == 1
 
 
+def test_a_password_in_a_wrong_place_is_not_repeated(llcuda: Llcuda) -> None:
+    done = llcuda("--store", "postgresql://ann:secret@db/x", "list")
+    assert done.code == Exit.USAGE
+    assert "postgresql://…" in done.err
+    assert "secret" not in done.err
+
+
 def test_every_help_is_cheap_and_has_an_example() -> None:
     heavy = ["apsw", "trio", "zstandard", "msgspec", "httpx", "pyarrow", "platformdirs", "asyncio"]
     code = (

@@ -11,13 +11,16 @@ import pytest
 
 from llcuda_net.cli.main import main
 from llcuda_net.cli.store import migrate as module
+from llcuda_net.cluster import leases
 from llcuda_net.storage.data_dir import prepare
 from llcuda_net.storage.directory_lock import DirectoryLock
+from llcuda_net.storage.postgres.connection import Session
 from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.records import encode
 from llcuda_net.storage.results.interface import Query, Store
 from llcuda_net.storage.results.sqlite import SqliteStore
 from tests.support.processes import run
+from tests.support.storage.analyses import with_logprobs
 from tests.support.storage.journals import leave_open
 from tests.support.storage.postgres import Postgres, programs
 from tests.support.storage.records import opened, result
@@ -89,12 +92,60 @@ def test_what_may_not_be_all_is_noted(
     code, _, said = migrated(capsys, source, url)
     assert code == 0
     assert "1 request that did not end" in said
+
+
+def test_a_store_that_a_server_uses_is_refused(
+    postgres: Postgres, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, url, other = filled(tmp_path / "a"), postgres.new_database(), postgres.new_database()
+    assert migrated(capsys, source, url)[0] == 0
     lock = DirectoryLock(tmp_path / "a", "somewhere")
-    assert "a server uses" in migrated(capsys, source, url)[2]
-    code, _, said = migrated(capsys, url, source)  # nobody else may write to a server's folder
-    assert code == 2
-    assert "in use by" in said
+    for places in ((source, url), (url, source)):
+        code, _, said = migrated(capsys, *places)
+        assert code == 2
+        assert "in use by" in said
+        assert said.count("\n") == 1
     lock.release()
+    session = Session(url, write=True)
+    session.change("", lambda db: leases.join(db, "ant", "somewhere:1", 3600.0))
+    for places in ((source, url), (url, other)):
+        code, _, said = migrated(capsys, *places)
+        assert code == 2
+        assert "the server ant (somewhere:1) uses the database" in said
+        assert said.count("\n") == 1
+    session.change("", lambda db: db.execute("UPDATE leases SET expires = clock_timestamp()"))
+    assert migrated(capsys, url, other)[0] == 0  # it was killed
+    session.close()
+
+
+def test_embeddings_and_figures_are_there(
+    postgres: Postgres, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, url, back = f"sqlite:{tmp_path / 'a'}", postgres.new_database(), tmp_path / "b"
+    prepare(tmp_path / "a")
+    with closing(SqliteStore(tmp_path / "a", write=True)) as store:
+        store.put([result(n, log=with_logprobs(n)) for n in (3, 1, 2, 4)])  # its numbers: 1 to 4
+        spaces = [store.analyses.open_space({"name": name}, 2, 1) for name in ("older", "newer")]
+        for number, space in enumerate(spaces):  # the last result is not embedded yet; 2 has none
+            store.analyses.embed(space.id, 3, [(1, 0.5, b"3" + bytes([number])), (3, 0.25, b"2x")])
+    for _ in range(2):
+        assert migrated(capsys, source, url)[0] == 0
+    assert migrated(capsys, url, f"sqlite:{back}")[0] == 0
+    stores: tuple[Store, ...] = (PostgresStore(url), SqliteStore(back))
+    for there in stores:
+        with closing(there):
+            analyses = there.analyses
+            newer, older = analyses.spaces()
+            assert [newer.model, older.model] == [{"name": "newer"}, {"name": "older"}]
+            assert newer.seq == older.seq == 3
+            (page,) = analyses.embeddings(newer.id)
+            ids = dict(analyses.numbered(0, 9))
+            assert sorted((ids[one.seq][-1], one.scale, one.codes) for one in page) == [
+                ("2", 0.25, b"2x"),
+                ("3", 0.5, b"3\1"),
+            ]
+            assert [one.seq for one in analyses.unembedded(newer.seq, 9, newer.id)] == [4]
+            assert analyses.certainty(result(2).id) is not None
 
 
 def test_an_interruption_says_how_far_it_came(
@@ -103,15 +154,16 @@ def test_an_interruption_says_how_far_it_came(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     source, url = filled(tmp_path), postgres.new_database()
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "transfer", interrupted)
-        code, _, said = migrated(capsys, source, url)
-    assert code == 130
-    assert "ended early: 0 of 5 results are there; the same command goes on" in said
+    for name, how in (("transfer", ": 0 of 5 results are there"), ("index", ""), ("migrate", "")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, interrupted)
+            code, _, said = migrated(capsys, source, url)
+        assert code == 130
+        assert said == f"ended early{how}; the same command goes on\n"
     assert migrated(capsys, source, url)[0] == 0
 
 
