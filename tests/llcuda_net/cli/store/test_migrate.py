@@ -28,6 +28,11 @@ from tests.support.storage.records import opened, result
 RESULTS = [result(number) for number in range(5)]
 
 
+@pytest.fixture(autouse=True)
+def _no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLCUDA_TEST_POSTGRES", raising=False)  # it is of the tests alone
+
+
 def filled(folder: Path) -> str:
     prepare(folder)
     with closing(SqliteStore(folder, write=True)) as store:
