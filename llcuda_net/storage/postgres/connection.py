@@ -42,17 +42,24 @@ _DEFAULTS: dict[str, tuple[str | None, str | int]] = {
     "application_name": ("PGAPPNAME", "llcuda"),
 }
 #: Of a session that writes, and of another: how long a statement may take, and wait for a lock.
+#: Who is stopped within a transaction that writes holds perhaps its own fence, and the numbers of
+#: all results: no longer than a lease. Another one may compute in it, and holds up nobody.
 _TIMEOUTS = {
-    True: {"statement_timeout": "60s", "lock_timeout": "10s"},
-    False: {"statement_timeout": "600s", "lock_timeout": "10s"},
+    True: {
+        "statement_timeout": "60s",
+        "lock_timeout": "10s",
+        "idle_in_transaction_session_timeout": "5s",
+    },
+    False: {
+        "statement_timeout": "600s",
+        "lock_timeout": "10s",
+        "idle_in_transaction_session_timeout": "60s",
+    },
 }
 _SETTINGS = {
     # PostgreSQL's own names come first by themselves, temporary tables only where that is said.
     "search_path": f"{SCHEMA}, pg_temp",
     "default_transaction_isolation": "read committed",
-    # Who is stopped within a transaction holds what it has locked, perhaps up to its own fence and
-    # the numbers of all results: no longer than a lease.
-    "idle_in_transaction_session_timeout": "5s",
     "datestyle": "ISO",
     "jit": "off",
     # One plan for every owner would be one for the owner with the most results.

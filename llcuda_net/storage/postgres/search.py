@@ -78,6 +78,8 @@ class SearchIndex:
             clause = "WHERE r.seq > %s ORDER BY r.seq LIMIT %s"
             found = whole(db, self._codec, clause, (last, _STEP_RESULTS))
             for one in found:
+                if last > min(counted, indexed) and time.perf_counter() - started > _STEP:
+                    break  # the next step goes on: long texts take a while each
                 last = one.seq
                 if one.result is None:
                     continue  # it must not stop the indexing of others

@@ -69,14 +69,19 @@ def postgres_side(url: str) -> Iterator[Side]:
     """
     with needs_psycopg():
         from llcuda_net.storage.objects.postgres import PostgresDatabase
-        from llcuda_net.storage.postgres.connection import Session
+        from llcuda_net.storage.postgres.connection import Connection, Session
 
     class Postgres:
         def rows(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
             return session.ask(_WHAT, lambda db: PostgresDatabase(db, None).rows(sql, values))
 
         def change(self, change: Callable[[Database], _T]) -> _T:
-            return session.change(_WHAT, lambda db: change(PostgresDatabase(db, None)))
+            def patiently(db: Connection) -> _T:
+                # Meanwhile a large file is read, and compared, where it comes from.
+                db.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                return change(PostgresDatabase(db, None))
+
+            return session.change(_WHAT, patiently)
 
     session = Session(url, write=True)
     with closing(session):

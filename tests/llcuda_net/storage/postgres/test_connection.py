@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -18,6 +19,7 @@ from llcuda_net.storage.postgres.connection import Connection, Session, as_stora
 from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.postgres.writing import Putter
 from llcuda_net.storage.results.interface import Query
+from llcuda_net.storage.transfer.sides import postgres_side
 from tests.support.storage.postgres import Postgres
 from tests.support.storage.records import result
 
@@ -101,6 +103,14 @@ def test_whoever_is_stopped_within_a_transaction_holds_up_nobody_for_long(url: s
 
     assert session.change("it", stopped_once) == 2
     session.close()
+
+
+def test_who_copies_a_large_file_may_read_for_longer(url: str) -> None:
+    PostgresStore(url, write=True).close()
+    with postgres_side(url) as side:
+        sql = "SELECT current_setting('idle_in_transaction_session_timeout')"
+        assert side.change(lambda db: db.value(sql)) == "0"
+        assert side.rows(sql, ()) == [("5s",)]
 
 
 def test_a_database_that_takes_no_writes_any_more_is_looked_for_elsewhere(url: str) -> None:
@@ -214,6 +224,22 @@ def test_many_large_bodies_are_stored_by_several_statements(
     store.put([*some, *some[:2]])
     assert [store.get(one.id) for one in some] == some
     assert [problem for problem in store.verify() if problem] == []
+    store.close()
+
+
+def test_indexing_of_long_texts_stops_between_two(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresStore(url, write=True)
+    store.put([result(n) for n in range(10)])
+    now = itertools.count(0.0, 0.006)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    assert store.update_index()
+    assert 0 < store.unindexed() < 10
+    while store.update_index():
+        pass
+    assert store.unindexed() == 0
+    assert len(store.search("number", Query())) == 10
     store.close()
 
 
