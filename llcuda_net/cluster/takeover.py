@@ -22,6 +22,7 @@ from llcuda_net.storage.replica.interface import Former
 log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
+_WHAT = "a server cannot be taken over"
 #: Called with what a life had that this server has fenced: it is this server's when it returns, as
 #: far as it was the other's still, and goes on. Raises StorageError.
 Adopt = Callable[[Former], Awaitable[None]]
@@ -64,7 +65,10 @@ class Takeover:
     async def _take_over(self, me: int, other: int) -> None:
         if not await self._do(partial(leases.fence, me=me, other=other)):
             return
-        found = await self._do(partial(recovery.read, server=other))
+        # In no transaction: a long journal takes longer than one may stand still.
+        found = await self._in_thread(
+            lambda: self._session.ask(_WHAT, partial(recovery.read, server=other))
+        )
         log.info("taking_over", server=other, generations=len(found.generations))
         if found.generations:
             await self._adopt(found)
@@ -74,9 +78,9 @@ class Takeover:
             log.info("taken_over", server=other)
 
     async def _do(self, change: Callable[[Connection], _T]) -> _T:
-        def work() -> _T:
-            return self._session.change("a server cannot be taken over", change)
+        return await self._in_thread(lambda: self._session.change(_WHAT, change))
 
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
         return await trio.to_thread.run_sync(work, limiter=self._limiter)
 
     def close(self) -> None:

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from psycopg.pq import TransactionStatus
 
-from llcuda_net.cluster import leases
+from llcuda_net.cluster import leases, recovery
 from llcuda_net.cluster.takeover import Takeover
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.postgres.connection import Connection, Session
@@ -139,3 +140,19 @@ async def test_who_is_fenced_takes_over_nothing(servers: Servers) -> None:
     assert servers.do(lambda db: leases.fence_former(db, third, servers.me))
     assert other in await servers.look()
     assert servers.do(lambda db: leases.fence(db, third, other))
+
+
+async def test_a_long_journal_is_read_in_no_transaction(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers.generation(servers.join(OVER), "a")
+    read, states = recovery.read, []
+
+    def watched(db: Connection, server: int) -> Former:
+        states.append(db.info.transaction_status)
+        return read(db, server)
+
+    monkeypatch.setattr(recovery, "read", watched)
+    assert await servers.look() == []
+    assert servers.adopted == ["a"]
+    assert states == [TransactionStatus.IDLE]
