@@ -166,18 +166,13 @@ def test_what_waits_in_vain_goes_to_a_server_that_reaches_its_upstream(
         place = [one.url for one in relays].index(mine)
         with connected(a.port) as client:
             client.send(replace(ask(PROMPT, n_predict=200), model=f"m{place}"))
-            begun, seen = client.begun(20)
+            _, seen = client.begun(20)
             for one in behind:
                 release(one)
             relays[place].cut_off("a")
-            more, lost = client.until(Error | Done)
-            assert isinstance(lost, Error)
-            assert (lost.code, lost.retry) == ("lease_lost", True)
-            seen += more
-            # It is read at the same server, which follows it now.
-            client.send(Attach(2, begun.id, CREDIT, first=len(seen), epoch=begun.epoch))
+            # The same stream goes on: this server follows what it has handed over.
             rest, done = client.until(Error | Done)
-            assert isinstance(done, Done)
+            assert isinstance(done, Done), done
         assert "".join(seen + rest) == generation(PROMPT, 200, place)
         assert http(a, "/v1/status")[1]["cluster"]["handed_over"] == 1
         assert owned(b) == {one.url for one in relays}
