@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -90,6 +91,10 @@ _REFUSED = (
     pg.InvalidPassword,
     pg.InvalidCatalogName,
     pg.InvalidSchemaName,
+)
+#: How libpq's messages begin where no connection came about.
+_CONNECTING = re.compile(
+    r"connection (?:failed|is bad): (?:connection to server at \"[^\"]*\", port \d+ failed: )?"
 )
 _INVALID = (UnicodeEncodeError, psycopg.DataError, pg.ProgramLimitExceeded, pg.StatementTooComplex)
 
@@ -222,13 +227,15 @@ class Session:
         if self.one_plan:
             settings["plan_cache_mode"] = "force_generic_plan"
         row = connection.execute(
-            "SELECT current_setting('server_encoding'), current_setting('synchronous_commit')"
+            "SELECT current_setting('synchronous_commit')"
             + "".join(
                 f", set_config('{name}', '{value}', false)" for name, value in settings.items()
             )
         ).fetchone()
         assert row is not None
-        encoding, synchronous = row[:2]
+        synchronous = row[0]
+        # Asked from libpq, since texts of a database without an encoding come as bytes.
+        encoding = connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
             raise StorageError(
                 f"{self.place} has the encoding {encoding}, which cannot hold all texts: "
@@ -315,5 +322,16 @@ def as_storage_error(error: Exception, what: str, place: str) -> StorageError:
     if isinstance(error, _INVALID) or "invalid memory alloc request size" in text:
         return StorageError(f"{what}: {text}", StorageError.INVALID)
     if isinstance(error, _BUSY):
-        return StorageError(f"{what}: {place} does not answer: {text}", StorageError.BUSY)
+        return StorageError(f"{what}: {place} {_unanswered(error, text)}", StorageError.BUSY)
     return StorageError(f"{what}: {text}")
+
+
+def _unanswered(error: Exception, text: str) -> str:
+    """What a database does that is not to be asked now: nothing, or it says why not."""
+    connection = error.pgconn if isinstance(error, psycopg.OperationalError) else None
+    if connection is not None and connection.needs_password:
+        return "wants a password: put it into ~/.pgpass"
+    _, fatal, why = text.partition("FATAL: ")
+    if fatal:
+        return f"refuses: {why}"
+    return f"does not answer: {_CONNECTING.sub('', text)}"

@@ -34,6 +34,15 @@ class Place(NamedTuple):
     address: str
 
 
+class _Attempt:
+    """One at a connection, for all who want it meanwhile."""
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.connection: ServerConnection | None = None
+        self.failure = "the server stops"
+
+
 class Connections:
     """Opens connections to other servers, and closes those that nobody uses.
 
@@ -57,7 +66,7 @@ class Connections:
         self._nursery = nursery
         self._context = _unverified() if tls else None
         self._open: dict[tuple[int, str | None], ServerConnection] = {}
-        self._opening: dict[tuple[int, str | None], trio.Lock] = {}
+        self._attempts: dict[tuple[int, str | None], _Attempt] = {}
         self._unreached: dict[int, _Unreached] = {}
 
     def __repr__(self) -> str:
@@ -76,23 +85,32 @@ class Connections:
         found = self._open.get(key)
         if found is not None and found.usable:
             return found
-        lock = self._opening.setdefault(key, trio.Lock())
-        try:
-            async with lock:
-                found = self._open.get(key)
-                if found is None or not found.usable:
-                    found = self._open[key] = await self._connect(place, user)
-                    self._nursery.start_soon(self._keep, key, found)
-                return found
-        finally:
-            if not lock.statistics().tasks_waiting:
-                self._opening.pop(key, None)
+        attempt = self._attempts.get(key)
+        if attempt is None:
+            attempt = self._attempts[key] = _Attempt()
+            self._nursery.start_soon(self._attempt, key, place, attempt)
+        # Who waits has the outcome of this one, also if it is that nobody answers: a machine that
+        # drops what is sent to it takes some seconds of each attempt, and many may wait.
+        await attempt.over.wait()
+        if attempt.connection is None:
+            raise ConnectError(attempt.failure)
+        return attempt.connection
 
     def close(self) -> None:
         """Close all of them: this server is another one, or stops."""
         for connection in self._open.values():
             connection.stop()
         self._open.clear()
+
+    async def _attempt(self, key: tuple[int, str | None], place: Place, attempt: _Attempt) -> None:
+        try:
+            attempt.connection = self._open[key] = await self._connect(place, key[1])
+            self._nursery.start_soon(self._keep, key, attempt.connection)
+        except ConnectError as error:
+            attempt.failure = str(error)
+        finally:
+            del self._attempts[key]
+            attempt.over.set()
 
     async def _keep(self, key: tuple[int, str | None], connection: ServerConnection) -> None:
         """Until it has failed, or nobody has used it for a while."""

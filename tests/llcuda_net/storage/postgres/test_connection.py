@@ -150,10 +150,44 @@ def test_a_database_that_is_not_there(postgres: Postgres) -> None:
     assert "none" in error.message
 
 
-def test_an_encoding_that_cannot_hold_all_texts_is_refused(postgres: Postgres) -> None:
-    error = refused(lambda: PostgresStore(postgres.new_database("LATIN1"), write=True))
+def test_a_database_that_answers_and_refuses_is_said_to(postgres: Postgres) -> None:
+    with psycopg.connect(postgres.new_database(), autocommit=True) as connection:
+        connection.execute("CREATE ROLE guest LOGIN CONNECTION LIMIT 0")
+    none, guest = postgres.url("none"), postgres.new_database() + "&user=guest"
+    for url, why in (
+        (none, 'refuses: database "none" does not exist'),
+        (guest, 'refuses: too many connections for role "guest"'),
+    ):
+        error = refused(lambda: Session(url, write=True).ask("no", lambda db: db))  # noqa: B023
+        assert (error.code, error.retry) == (StorageError.BUSY, True)
+        assert error.message.endswith(why)
+
+
+def test_a_password_that_is_wanted_is_asked_for(own_postgres: Postgres) -> None:
+    url = own_postgres.new_database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE guest LOGIN PASSWORD 'secret'")
+    own_postgres.kill()
+    rules = own_postgres.folder / "data" / "pg_hba.conf"
+    rules.write_text("local all guest scram-sha-256\nlocal all all trust\n")
+    own_postgres.start()
+    for more, why in (
+        ("&passfile=/nowhere", "wants a password: put it into ~/.pgpass"),
+        ("&password=wrong", 'refuses: password authentication failed for user "guest"'),
+    ):
+        guest = Session(f"{url}&user=guest{more}", write=True)
+        error = refused(lambda: guest.ask("no", lambda db: db))  # noqa: B023
+        assert error.message.endswith(why)
+        assert error.code == StorageError.BUSY
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_an_encoding_that_cannot_hold_all_texts_is_refused(
+    postgres: Postgres, encoding: str
+) -> None:
+    error = refused(lambda: PostgresStore(postgres.new_database(encoding), write=True))
     assert error.code == StorageError.REFUSED
-    assert "LATIN1" in error.message
+    assert f"the encoding {encoding}, which" in error.message
 
 
 def test_a_connection_that_broke_is_made_anew(url: str) -> None:
