@@ -28,16 +28,11 @@ class Notices:
         if not channel.closed:
             self._broken.add(channel)
 
-    def begin(self, *, going_away: bool) -> None:
-        """The watcher begins to reconnect.
-
-        Args:
-            going_away: the server is leaving; the connection itself is still there.
-        """
+    def begin(self, what: str) -> None:
+        """The watcher begins to reconnect, since this has happened."""
         if not self._announced:
             self._announced = True
             self._connected = False
-            what = "the server is shutting down" if going_away else "connection lost"
             self._say(f"{what}{_after([*self._broken])}; reconnecting")
 
     def retrying(self, reason: str) -> None:

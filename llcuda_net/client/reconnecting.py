@@ -286,7 +286,7 @@ class ReconnectingConnection:
                     while not (self._lost or self._waiters):
                         self._notices.quiet()
                         await self._news.park()
-                    self._notices.begin(going_away=self._connection.failure is None)
+                    self._notices.begin(self._why())
                     await self._rest()
                     self._expire()
                     if self._lost or self._waiters:
@@ -294,6 +294,14 @@ class ReconnectingConnection:
             finally:
                 self._closing = True
                 self._refuse(partial(ConnectError, f"the connection to {self.name} is closed"))
+
+    def _why(self) -> str:
+        """What has happened to what is lost."""
+        if self._connection.failure is not None:
+            return "connection lost"
+        if self._connection.going_away is not None:
+            return "the server is shutting down"
+        return "the server could not go on"  # as one that has lost its lease
 
     async def _rest(self) -> None:
         """Pause before an attempt, not beyond the first deadline."""

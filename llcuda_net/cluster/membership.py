@@ -49,6 +49,7 @@ class Membership:
         former: lives of this directory that `join` has fenced, and that are this server's to adopt.
         members: the servers whose leases hold, this one among them, as of the last renewal.
         due: servers that are to be taken over, as of then.
+        trouble: why the last renewal failed; None: it did not.
         on_news: called, in the thread, whenever one of these has changed, or the standing may have.
     """
 
@@ -68,6 +69,7 @@ class Membership:
         self.former: tuple[int, ...] = ()
         self.members: tuple[Member, ...] = ()
         self.due: tuple[int, ...] = ()
+        self.trouble: str | None = None
         self.on_news: Callable[[], None] = _nothing
         self._session = Session(url, write=True, **_HASTE)
         self._lives = Lives(folder)
@@ -79,7 +81,6 @@ class Membership:
         self._heard: float | None = None  # when the server was last known to do anything
         self._listening: Connection | None = None
         self._stopping = False
-        self._failed = False
         self._waker: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
@@ -220,13 +221,13 @@ class Membership:
         try:
             renewed, members, due = self._session.ask("the lease cannot be renewed", look)
         except StorageError as error:
-            if not self._failed:
+            if self.trouble is None:
                 log.warning("lease_not_renewed", number=number, reason=error.message)
-            self._failed = True
+            self.trouble = error.message
         else:
-            if self._failed:
+            if self.trouble is not None:
                 log.info("lease_renewed", number=number)
-            self._failed = False
+            self.trouble = None
             with self._lock:
                 if number == self.number:
                     self._own = self._own.answered(sent, renewed)

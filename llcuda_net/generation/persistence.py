@@ -503,6 +503,4 @@ def refused(error: StorageError) -> RequestError:
     if error.code == StorageError.FENCED:
         return LeaseLost(error.message, retry=True)
     retry_after = _RETRY_AFTER if error.retry else None
-    return StorageUnavailable(
-        f"not kept: {error.message}", retry=error.retry, retry_after=retry_after
-    )
+    return StorageUnavailable(error.message, retry=error.retry, retry_after=retry_after)

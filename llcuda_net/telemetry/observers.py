@@ -288,6 +288,10 @@ class ClusterState(Protocol):
         """Whether it may begin anything."""
 
     @property
+    def trouble(self) -> str | None:
+        """Why its lease could not be renewed just now."""
+
+    @property
     def members(self) -> Sequence[object]:
         """The servers that are not fenced, this one among them."""
 

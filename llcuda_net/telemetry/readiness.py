@@ -75,7 +75,8 @@ class Readiness:
         if server.draining:
             return "the server is draining"
         if server.cluster is not None and not server.cluster.is_member:
-            return "the server has lost its lease in the cluster"
+            why = server.cluster.trouble
+            return f"the server has lost its lease in the cluster{f': {why}' if why else ''}"
         refusal = None if server.storage is None else server.storage.refusal
         if refusal is not None:
             return f"the store takes nothing: {refusal.message}"

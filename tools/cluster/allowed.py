@@ -20,11 +20,12 @@ UPSTREAMS = frozenset(
 GONE = frozenset({ErrorCode.INTERRUPTED, ErrorCode.AHEAD, ErrorCode.UNKNOWN_GENERATION})
 #: What a failed response's message has in it, and the code that our own protocol has for that.
 MEANS = {
-    "not kept": "storage",
     "lease": "lease_lost",
     "shutting down": "shutting_down",
     "was stopped": "interrupted",
     "upstream": "upstream_error",
+    "cannot be": "storage",
+    "no room": "storage",
 }
 
 

@@ -110,6 +110,11 @@ class Cluster:
         return self._life.member and self.membership.may_begin()
 
     @property
+    def trouble(self) -> str | None:
+        """Why its lease could not be renewed just now."""
+        return self.membership.trouble
+
+    @property
     def members(self) -> Sequence[Member]:
         """The servers that are not fenced, this one among them."""
         return self.membership.members

@@ -85,8 +85,9 @@ class Life:
 
     def error(self) -> RequestError:
         """For who asks while the server is no member."""
+        why = self._membership.trouble or "another one may go on with what it had"
         return LeaseLost(
-            "this server has lost its lease in the cluster: another one may go on with what it had",
+            f"this server has lost its lease in the cluster: {why}",
             retry=True,
             retry_after=_RETRY,
         )

@@ -57,6 +57,22 @@ async def test_a_drain_hands_streams_to_the_next_server(
     assert notes[-1] == "resumed at token 2"
 
 
+async def test_a_server_that_lost_its_lease_is_not_said_to_shut_down(
+    server: Lasting, autojump_clock: Clock
+) -> None:
+    notes: list[str] = []
+    async with (
+        server.client(on_note=notes.append) as client,
+        client.generate(raw="hold on") as stream,
+    ):
+        await quiet()
+        await server.peers[0].send(wire.Error(1, "lease_lost", "no lease", retry=True))
+        await trio.sleep(3)
+        server.go_on("!", reason="stop")
+        assert [piece async for piece in stream] == ["hold", " on", "!"]
+    assert notes[0] == "the server could not go on after 2 tokens; reconnecting"
+
+
 async def test_what_finishes_within_the_grace_is_not_disturbed(
     server: Lasting, autojump_clock: Clock
 ) -> None:

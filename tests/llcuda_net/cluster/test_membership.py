@@ -183,10 +183,12 @@ def test_an_outage_stops_it_and_its_end_makes_it_a_member_again(
         assert membership.standing() is Standing.MEMBER
         server.clock.now += STOP
         assert membership.standing() is Standing.STOPPED
+        assert "cannot be renewed: the database test0 at" in (membership.trouble or "")
         own_postgres.start()
         server.clock.now += RENEW
         server.again()
         wait_until(membership.may_begin, "a renewal", 60)
+        assert membership.trouble is None
         server.clock.now += 0.1
         with database(own_postgres.url("test0")) as do:
             # Leases that ran out while the database was down are not held against anybody.

@@ -106,7 +106,7 @@ async def test_what_cannot_be_kept_is_stopped(tmp_path: Path) -> None:
         frame = await peer.next()
         assert isinstance(frame, Error)  # it was not accepted, and no token of it was sent
         assert frame.code == ErrorCode.STORAGE
-        assert "not kept" in frame.message
+        assert "the journal cannot be written" in frame.message
         assert upstream.active == 0
 
 
@@ -207,7 +207,7 @@ async def test_who_waits_for_a_database_holds_up_nobody_else(nursery: trio.Nurse
 
 async def test_the_journal_refuses_all_that_it_cannot_keep(nursery: trio.Nursery) -> None:
     journal = Journal()
-    journal.refusal = StorageUnavailable("not kept: no disk")
+    journal.refusal = StorageUnavailable("no disk")
     acceptance = Acceptance(cast("Any", journal), lambda: None)
     nursery.start_soon(acceptance.run)
     generations = [_kept(Level.PROCESS, number) for number in range(3)]

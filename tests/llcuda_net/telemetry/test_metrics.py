@@ -239,6 +239,7 @@ class FakeCluster:
     """A server among three, that has taken over from one."""
 
     is_member = True
+    trouble: str | None = None
     members = (1, 2, 3)
     taken_over = (1, 40)
 
@@ -257,4 +258,8 @@ async def test_how_a_server_stands_in_its_cluster(autojump_clock: trio.abc.Clock
         assert of(found, "llcuda_cluster_member") == of(found, "llcuda_ready") == 0
         answer = await monitor.respond("/readyz", "")
         assert answer is not None
-        assert b"lost its lease" in answer.body
+        assert b'lost its lease in the cluster"' in answer.body
+        cluster.trouble = "the database x does not answer"
+        answer = await monitor.respond("/readyz", "")
+        assert answer is not None
+        assert b'lost its lease in the cluster: the database x does not answer"' in answer.body

@@ -24,6 +24,7 @@ class Membership:
     def __init__(self) -> None:
         self.number = 1
         self.now = Standing.MEMBER
+        self.trouble: str | None = None
 
     def standing(self) -> Standing:
         return self.now
@@ -160,6 +161,9 @@ async def test_who_is_stopped_sets_all_aside_and_shows_nothing_more(autojump_clo
         assert isinstance(memory.error, LeaseLost)
         error = all_.host.listener.errors[0]
         assert (error.code, error.retry) == ("lease_lost", True)
+        assert "in the cluster: another one may go on" in error.message
+        all_.membership.trouble = "the database x does not answer"
+        assert "in the cluster: the database x does not answer" in all_.life.error().message
         await trio.sleep(5)
         assert all_.told == ["stopped"]
         assert (all_.host.registry, all_.host.resumed) == ([], [])
