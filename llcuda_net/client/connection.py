@@ -79,7 +79,7 @@ class ServerConnection:
         self._room = trio.Semaphore(0)
         self._emptied = trio.lowlevel.ParkingLot()
         self._greeted = trio.Event()
-        self._leaving = False  # the server has announced on a stream that it stops
+        self._leaving = ""  # the code with which the server said on a stream that it stops
         self._failed = trio.Event()
         self._first_bytes = b""
         self._pings: dict[bytes, trio.Event] = {}
@@ -103,6 +103,11 @@ class ServerConnection:
         """Whether it takes requests."""
         greeted = self.welcome is not None and self.failure is None
         return greeted and self.going_away is None and not self._leaving
+
+    @property
+    def shuts_down(self) -> bool:
+        """Whether the server said so."""
+        return self.going_away is not None or self._leaving == wire.ErrorCode.SHUTTING_DOWN
 
     @property
     def idle(self) -> bool:
@@ -300,7 +305,7 @@ class ServerConnection:
     def _take_on_stream(self, event: wire.Frame) -> None:
         number: int = getattr(event, "stream", 0)
         if isinstance(event, wire.Error) and event.code in LEAVING:
-            self._leaving = True
+            self._leaving = event.code
         channel = self._channels[number]
         if not self._protocol.is_open(number):
             del self._channels[number]

@@ -299,7 +299,7 @@ class ReconnectingConnection:
         """What has happened to what is lost."""
         if self._connection.failure is not None:
             return "connection lost"
-        if self._connection.going_away is not None:
+        if self._connection.shuts_down:
             return "the server is shutting down"
         return "the server could not go on"  # as one that has lost its lease
 
