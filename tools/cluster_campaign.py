@@ -26,9 +26,10 @@ example:
 
 Real processes on loopback: four llcuda-servers with one PostgreSQL (of the wheel, in a small tmpfs
 of its own where this runs as root on Linux), six synthetic upstreams, and 64 clients: a third over
-the Python client, a third with chats over HTTP, a third with responses in the background. Every
-connection goes through a proxy that this program holds, so that any two parties can be cut off from
-each other: connections are reset and refused, or silent, and what was under way comes late.
+the Python client, a third with chats over HTTP, a third with responses in the background; two more
+have batches. Every connection goes through a proxy that this program holds, so that any two parties
+can be cut off from each other: connections are reset and refused, or silent, and what was under way
+comes late.
 
 At random moments: kill -9 of a server for good (a new one with an empty disk comes) or with a
 restart on its disk; SIGTERM; SIGSTOP for up to 12 s, so that others take over and it wakes up; two
@@ -48,6 +49,8 @@ Afterwards clusters of servers that are broken on purpose are tried, and must be
 
 exit codes: 0 all is well, 1 something is not, 2 usage, 130 interrupted
 """
+#: Faults that are told of a campaign with violations: the last ones.
+_TOLD = 12
 #: Seconds in which a broken cluster must be noticed, and what happens in it.
 _CONTROL = 60.0
 _CONTROL_TIMING = Timing(peace=1.5, lasts=(6.0, 9.0))
@@ -132,10 +135,14 @@ def summary(outcome: Outcome) -> str:
         *command.rows(outcome.ledger),
         ("asked again", f"{n['asked again']:,} times over our own protocol"),
         ("  answered", errors or "no errors"),
+        ("batches", f"{n['batches']:,}, with {n['batch lines']:,} lines"),
         ("shares", ", ".join(f"{n:,} of {name}" for name, n in outcome.shares.items()) or "-"),
         ("ended otherwise", f"{n['errors']:,}, with an error that is allowed"),
         *command.verdict(violations, n["violations"]),
     ]
+    if violations:
+        lines += [("before that", text) for text in outcome.told[-_TOLD:]]
+        lines.append(("seed", f"{plan.seed}; --logs DIR keeps the logs of another run"))
     return command.table(lines)
 
 

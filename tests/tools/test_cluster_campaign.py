@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,10 +20,12 @@ from llcuda_net.client.events import Piece, Result
 from llcuda_net.storage.records import TokenLog
 from tests.support.campaigns import conducted, long_enough, result
 from tools import cluster_campaign
+from tools.campaign.http_clients import WrongError
 from tools.campaign.jobs import Job
 from tools.campaign.ledger import Ledger, Reading, differs
 from tools.cluster import faults
 from tools.cluster.allowed import is_allowed
+from tools.cluster.batches import LINES, ClusterBatches
 from tools.cluster.broken import MODES
 from tools.cluster.campaign import Outcome, Plan
 from tools.cluster.clients import KINDS, ClusterJobs
@@ -31,6 +34,7 @@ from tools.cluster.faults import CLIENTS, DATABASE, Faults, Timing
 from tools.cluster.links import Gate, Link, Network, State
 from tools.cluster.member import Member
 from tools.cluster.who import holder
+from tools.crash.batches import Work
 
 # -- whole campaigns ----------------------------------------------------------------------------
 
@@ -321,6 +325,62 @@ def test_jobs_of_every_kind_level_and_flavour_are_drawn() -> None:
     assert {job.ask["level"] for job in drawn} == {None, "disk"}
     assert {job.varied for job in drawn} == {True, False}
     assert all(job.ask["on_disconnect"] == "continue" for job in drawn)
+
+
+# -- batches ------------------------------------------------------------------------------------
+
+
+class Replies(ClusterBatches):
+    """Clients of a server that answers with what a test has for it."""
+
+    def __init__(self, lines: dict[str, list[dict[str, Any]]]) -> None:
+        self._rng, self._ledger = random.Random(1), Ledger()
+        self.lines, self.asked = lines, list[str]()
+        self.begin()
+
+    async def _insist(self, method: str, path: str, *rest: Any, lines: bool = False) -> Any:
+        self.asked.append(path)
+        if lines:
+            return "\n".join(json.dumps(one) for one in self.lines[path.split("/")[3]])
+        over = self.asked.count(path) > 1 and method == "GET"
+        files = {f"{name}_file_id": name if name in self.lines else None for name in OUTPUTS}
+        return {"id": "b", "status": "completed" if over else "in_progress", **files}
+
+
+OUTPUTS = ("output", "error")
+
+
+def line(number: int, text: str | None, code: str = "") -> dict[str, Any]:
+    message = {"message": {"content": text}, "text": text}
+    body = {"choices": [message]} if text is not None else {"error": {"code": code, "message": ""}}
+    return {"custom_id": f"{number}", "response": {"body": body}, "error": None}
+
+
+async def outcome_of(change: Callable[[list[dict[str, Any]]], Any], **more: Any) -> Replies:
+    """What clients say of a batch whose output somebody has changed."""
+    work = Work.draw(1, LINES, random.Random(2))
+    lines = [line(number, text) for number, text in enumerate(work.texts)]
+    change(lines)
+    replies = Replies({"output": lines, **more})
+    await replies._do(work)
+    return replies
+
+
+async def test_each_line_of_a_batch_is_compared(autojump_clock: object) -> None:
+    well = await outcome_of(lambda lines: lines.reverse())
+    assert well.keys == {f"b:{number}" for number in range(LINES)}
+    assert (well.failed, well._ledger.counts["batch lines"]) == (set(), LINES)
+    with pytest.raises(WrongError, match="line 3 says 'x'"):
+        await outcome_of(lambda lines: lines.insert(3, lines.pop(3) | line(3, "x")))
+    with pytest.raises(WrongError, match="its output has the lines"):
+        await outcome_of(lambda lines: lines.append(lines[0]))
+    with pytest.raises(WrongError, match="its output has the lines"):
+        await outcome_of(lambda lines: lines.pop())
+    with pytest.raises(WrongError, match="internal"):
+        await outcome_of(lambda lines: lines.pop(4), error=[line(4, None, "internal")])
+    lost = [line(4, None, "upstream_unavailable")]
+    excused = await outcome_of(lambda lines: lines.pop(4), error=lost)
+    assert excused.failed == {"b:4"}
 
 
 # -- the outcome --------------------------------------------------------------------------------

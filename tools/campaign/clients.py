@@ -34,6 +34,7 @@ class Options:
         timeout, reconnect, keepalive: as `llcuda_net.connect` has them.
         token: the user's.
         lists: the Python client takes several addresses, with commas between.
+        batches: some clients more have batches, in the campaigns that know of them.
         http: a third of the clients have chats over HTTP, and a third responses in the background.
     """
 
@@ -44,6 +45,7 @@ class Options:
     http: bool = False
     token: str | None = None
     lists: bool = False
+    batches: bool = False
 
 
 class Clients:

@@ -38,11 +38,14 @@ class HttpExchange:
     async def begin(
         self, method: str, path: str, body: Any, headers: Mapping[str, str], host: str
     ) -> None:
-        """Send the request, and wait for the head of the answer."""
-        data = b"" if body is None else json.dumps(body).encode()
+        """Send the request, its body as it is or as JSON, and wait for the head of the answer."""
+        if isinstance(body, bytes):
+            data = body
+        else:
+            data = b"" if body is None else json.dumps(body).encode()
         fields = {"Host": host, "Content-Length": str(len(data)), **headers}
         if data:
-            fields["Content-Type"] = "application/json"
+            fields.setdefault("Content-Type", "application/json")
         request = h11.Request(method=method, target=path, headers=list(fields.items()))
         send = self._connection.send
         head, end = send(request) or b"", send(h11.EndOfMessage()) if not data else None

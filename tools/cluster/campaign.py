@@ -242,7 +242,14 @@ class _Campaign(campaign.Campaign[Outcome]):
         jobs = ClusterJobs(random.Random(self.rng.random()), levels, plan.longest)
         rng = random.Random(self.rng.random())
         token = fairness.token_of(fairness.WORK)
-        options = Options(address, reconnect=20.0, http=True, lists=True, token=token)
+        options = Options(
+            address,
+            reconnect=20.0,
+            http=True,
+            lists=True,
+            token=token,
+            batches=plan.clustered and plan.broken is None,
+        )
         return ClusterClients(options, jobs, self.ledger, rng)
 
     async def _trouble(
@@ -286,7 +293,10 @@ class _Campaign(campaign.Campaign[Outcome]):
         async with trio.open_nursery() as nursery:
             for member in members:
                 nursery.start_soon(member.stop)
-        await check.check_all(database.url(), self.ledger, clients.ended)
+        batches = clients.batches
+        await check.check_all(
+            database.url(), self.ledger, clients.ended, batches.keys, batches.failed
+        )
 
     def _show(self, members: Sequence[Member], left: float) -> None:
         counts = self.ledger.counts

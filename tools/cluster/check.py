@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Container
+from collections import Counter
+from collections.abc import Container, Set
 from contextlib import closing
 
 import psycopg
@@ -59,11 +60,19 @@ def _results(url: str, ids: list[str]) -> dict[str, Result]:
         return {id_: result for id_ in ids if (result := store.get(id_)) is not None}
 
 
-async def check_all(url: str, ledger: Ledger, ended: Container[str]) -> None:
+async def check_all(
+    url: str,
+    ledger: Ledger,
+    ended: Container[str],
+    lines: Set[str] = frozenset(),
+    failed: Set[str] = frozenset(),
+) -> None:
     """Look at everything once more, after all servers have ended.
 
     Args:
         ended: generations whose clients got an error that was allowed.
+        lines: keys of the lines of batches, each of which must have been done.
+        failed: those of them that may not have been.
     """
     if not await check_new(url, ledger):
         ledger.violation("the store cannot be read")
@@ -79,9 +88,13 @@ async def check_all(url: str, ledger: Ledger, ended: Container[str]) -> None:
             ledger.counts["unaltered at the end"] += 1
             ledger.counts["spliced results"] += found[1] > 0
             ledger.counts["splices"] += found[1]
+    done = Counter(key for _, _, state, key in stored.values() if key in lines and state == "done")
+    ledger.counts["batch lines in the store"] = len(done)
+    for key in sorted(lines - done.keys() - failed)[:5]:
+        ledger.violation(f"line {key} of a batch is over, and not in the store")
     for id_ in stored.keys() - ledger.kept.keys():
-        if (state := stored[id_][2]) in UNTOLD or id_ in ended:
-            ledger.counts[f"{state} and not acknowledged"] += 1
+        if (state := stored[id_][2]) in UNTOLD or id_ in ended or stored[id_][3] in done:
+            ledger.counts[f"{state} and not acknowledged"] += stored[id_][3] not in done
         else:
             ledger.violation(f"{id_}: in the store, {state}, and no client knows of it")
     ledger.counts["stored"] = len(stored)
@@ -93,11 +106,11 @@ async def check_all(url: str, ledger: Ledger, ended: Container[str]) -> None:
         ledger.violation(f"llcuda results verify: {problem}")
 
 
-def _everything(url: str) -> dict[str, tuple[bytes, int, str]]:
-    """The digest, the number of continuations and the state of every result."""
+def _everything(url: str) -> dict[str, tuple[bytes, int, str, str | None]]:
+    """The digest, the number of continuations, the state and the key of every result."""
     with closing(PostgresStore(url)) as store:
         return {
-            one.id: (digest(one), len(one.continuations), one.state)
+            one.id: (digest(one), len(one.continuations), one.state, one.key)
             for one in store.export(Query(limit=None))
         }
 

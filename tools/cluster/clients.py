@@ -24,6 +24,7 @@ from tools.campaign.clients import Clients, Options
 from tools.campaign.jobs import Job, Jobs, SyntheticJobs
 from tools.campaign.ledger import MOST_TOLD, Ledger, Reading
 from tools.cluster.allowed import LATER, is_allowed
+from tools.cluster.batches import ClusterBatches
 from tools.cluster.over_http import ClusterHttp, ClusterResponses
 from tools.synthetic.answer import prompt_ids
 from tools.synthetic.pages import apply_template
@@ -37,6 +38,8 @@ VARIED = 30
 #: Seconds for one job, faults included, and for the rest after the last fault.
 PATIENCE = 300.0
 _PAUSE = (0.2, 1.5)
+#: Clients with batches, beside the others.
+_BATCHES = 2
 
 
 class ClusterJobs:
@@ -95,6 +98,7 @@ class ClusterClients(Clients):
     Attributes:
         excused: the first errors that were allowed, in words.
         ended: ids of generations that ended with an error that was allowed.
+        batches: clients with batches.
     """
 
     def __init__(self, options: Options, jobs: Jobs, ledger: Ledger, rng: random.Random) -> None:
@@ -105,10 +109,17 @@ class ClusterClients(Clients):
         over_http = (options.address, jobs, ledger, rng, PATIENCE, lambda: self.enough)
         self._http = ClusterHttp(*over_http)
         self._responses = ClusterResponses(*over_http)
-        self._http.token = self._responses.token = options.token
-        over: tuple[ClusterHttp, ClusterResponses] = (self._http, self._responses)
-        for one in over:
-            one.ended = self.ended
+        self.batches = ClusterBatches(*over_http)
+        self.batches.begin()
+        for one in (self._http, self._responses, self.batches):
+            one.token, one.ended = options.token, self.ended
+
+    async def run(self, count: int) -> None:
+        """See Clients."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(_BATCHES if self._options.batches else 0):
+                nursery.start_soon(self.batches.run_one)
+            await super().run(count)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:

@@ -97,15 +97,15 @@ class Database:
         command = [str(self._bin / "initdb"), "-D", str(self._data), "-U", "postgres"]
         command += ["-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
         command += ["--wal-segsize=4"]
-        done = await trio.run_process(
-            self._command(command),
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            cwd="/",
-        )
+
+        def initdb() -> subprocess.CompletedProcess[bytes]:
+            # In one thread, which lives as long: it is to end with the thread that started it.
+            return subprocess.run(self._command(command), capture_output=True, check=False, cwd="/")
+
+        done = await trio.to_thread.run_sync(initdb)
         if done.returncode != 0:
-            raise StartError(f"initdb: {done.stderr.decode(errors='replace')}")
+            said = (done.stderr or done.stdout).decode(errors="replace")
+            raise StartError(f"initdb ended with {done.returncode}: {said}")
         await self.start()
 
     @property

@@ -11,7 +11,13 @@ from tools.campaign.response_clients import ResponseClients
 from tools.cluster.allowed import LATER, MEANS, is_allowed
 
 
-class _OfCluster(OverHttp):
+class OfCluster(OverHttp):
+    """What all of them have in common.
+
+    Attributes:
+        ended: ids of generations that ended with an error that is allowed.
+    """
+
     asks_twice = True  # its server may have lost it just then
 
     def _checked(self, status: int, body: bytes) -> Any:
@@ -23,7 +29,6 @@ class _OfCluster(OverHttp):
                 raise CutError(str(error)) from error
             raise
 
-    #: Ids of generations that ended with an error that is allowed.
     ended: set[str]
 
     def _failed(self, reading: Reading, job: Job, error: WrongError, id_: str = "") -> None:
@@ -35,11 +40,11 @@ class _OfCluster(OverHttp):
         reading.excuse()
 
 
-class ClusterHttp(_OfCluster, HttpClients):
+class ClusterHttp(OfCluster, HttpClients):
     """All clients with chats."""
 
 
-class ClusterResponses(_OfCluster, ResponseClients):
+class ClusterResponses(OfCluster, ResponseClients):
     """All clients with responses in the background."""
 
     def _failure(self, code: str, message: str) -> Exception:
