@@ -22,6 +22,7 @@ from llcuda_net.cluster.membership import Membership
 from llcuda_net.cluster.standing import Standing
 from llcuda_net.errors import LeaseLost, RequestError, StorageError
 from llcuda_net.generation.persistence import Left
+from llcuda_net.generation.state import State
 from llcuda_net.server.cluster.host import ClusterHost
 
 log = structlog.get_logger(__name__)
@@ -107,10 +108,12 @@ class Life:
                 if await self._wait(Standing.MEMBER, Standing.FENCED) is Standing.FENCED:
                     aside = await self._begin_again(host, aside)
                     host.begin_again([one.aside() for one in aside])
+                entries = [one.aside() for one in aside]
+                self._end(aside)
                 for life in self._hooks.life:
                     life(self._membership.number)
                 log.info("lease_regained", number=self._membership.number, resumed=len(aside))
-                await host.resume([one.aside() for one in aside])
+                await host.resume(entries)
             self.member = True
 
     async def _wait(self, *wanted: Standing) -> Standing:
@@ -136,6 +139,14 @@ class Life:
         while any(one in running for one in host.registry):  # noqa: ASYNC110
             await trio.sleep(_SETTLING)
 
+    def _end(self, aside: Collection[Left]) -> None:
+        """Tell who reads what was set aside without a connection, such as a batch: what goes on is
+        another object, and nobody adds to this one.
+        """
+        running = [one for one in aside if not one.generation.ended]
+        for one in running:
+            one.generation.end(State.FAILED, self.error(), kept=False)
+
     async def _begin_again(self, host: ClusterHost, aside: list[Left]) -> list[Left]:
         """Begin a new life; what goes on in it: what readers know of, and no other server."""
         await _insist(self._begin)
@@ -143,9 +154,10 @@ class Life:
         ids = [one.generation.id for one in aside]
         nobodys = await _insist(partial(self._orphaned, ids))
         stays = [one for one in aside if one.generation.accepted and one.generation.id in nobodys]
-        for one in aside:
-            if one not in stays:
-                host.forget(one)
+        others = [one for one in aside if one not in stays]
+        for one in others:
+            host.forget(one)
+        self._end(others)
         return stays
 
 

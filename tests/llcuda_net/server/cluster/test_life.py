@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import pytest
 import trio
 
 from llcuda_net.cluster.standing import Standing
@@ -211,6 +212,24 @@ async def test_who_is_fenced_drops_what_others_have_and_keeps_what_they_never_he
         assert all_.host.resumed == all_.host.begun_again == ["nobodys"]
         assert sorted(all_.host.forgotten) == ["over", "theirs", "unheard"]
         assert all_.life.member
+
+
+@pytest.mark.parametrize("standing", [Standing.MEMBER, Standing.FENCED])
+async def test_who_reads_without_a_connection_is_told_too(
+    standing: Standing, autojump_clock: object
+) -> None:
+    """A line of a batch waits for its generation, and another object goes on with that."""
+    async with rig() as all_:
+        found = [all_.host.run("one"), all_.host.run("two", accepted=False)]
+        all_.nobodys = {"one"}
+        await all_.becomes(Standing.STOPPED)
+        assert not any(one.ended for one in found)
+        await all_.becomes(standing)
+        for one in found:
+            assert one.ended
+            assert isinstance(one.error, LeaseLost)
+            assert one.error.retry
+        assert "one" in all_.host.resumed
 
 
 async def test_a_new_life_is_begun_once_however_often_the_database_fails(
