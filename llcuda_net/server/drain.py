@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 import trio
 
-from llcuda_net.errors import RequestError, ShuttingDown
+from llcuda_net.errors import ShuttingDown
 from llcuda_net.generation.registry import Registry
 from llcuda_net.server.tcp.listener import Listener
 
@@ -15,11 +15,6 @@ log = structlog.get_logger(__name__)
 _FAREWELL = 1.0
 #: Seconds between two looks at whether all is over.
 _LOOK = 0.02
-
-
-def shutting_down(message: str) -> RequestError:
-    """For a client that may come again, to the next server."""
-    return ShuttingDown(message, retry=True)
 
 
 async def drain(registry: Registry, listener: Listener, grace: float) -> None:
@@ -34,7 +29,7 @@ async def drain(registry: Registry, listener: Listener, grace: float) -> None:
         if generation.stranded:
             generation.suspend()
     await _settle(registry, listener, grace)
-    error = shutting_down("the server stopped before the end; try again later")
+    error = ShuttingDown("the server stopped before the end; try again later", retry=True)
     listener.hand_back(error)
     for generation in registry:
         if generation.level.journalled:

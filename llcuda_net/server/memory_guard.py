@@ -7,11 +7,13 @@ that is too much, and gives free memory back after much of it was in use.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 import trio
 
 from llcuda_net.config.settings import LEAST_MEMORY
+from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.memory.budget import DEFAULT, Bounds, MemoryBudget
 from llcuda_net.generation.memory.shelf import Shelf
 from llcuda_net.server.garbage import Garbage
@@ -26,6 +28,25 @@ INTERVAL = 0.5
 _WORTH = 8 << 20
 #: The same for bytes by which the process has grown, and seconds between two times for that.
 _GROWN, _PAUSE = 16 << 20, 5.0
+
+
+class Held:
+    """What takes memory for a user and is not over.
+
+    Args:
+        running: what runs here.
+        followed: returns what other servers run and this one reads.
+    """
+
+    def __init__(
+        self, running: Iterable[Generation], followed: Callable[[], Iterable[Generation]]
+    ) -> None:
+        self._running = running
+        self._followed = followed
+
+    def __iter__(self) -> Iterator[Generation]:
+        yield from self._running
+        yield from (one for one in self._followed() if not one.ended)
 
 
 class MemoryGuard:

@@ -59,7 +59,7 @@ async def was_asked(host: HttpHost, answer: Answer, user: User) -> bool:
     if named is None:  # it did not even begin
         return False
     try:
-        found = await host.find(Attach(0, named.partition(",")[0], 0), user)
+        found = await host.generations.find(Attach(0, named.partition(",")[0], 0), user)
     except RequestError:
         return True
     return found.times.sent is not None
@@ -141,7 +141,7 @@ async def ask(
 
 def cancel(host: HttpHost, batch: Batch) -> None:
     """End all lines of a batch that still run, whichever server has begun them."""
-    for one in host.running(batch.owner):
+    for one in host.generations.running(batch.owner):
         if one.key is not None and one.key.startswith(f"{batch.id}:"):
             one.cancel()
 

@@ -22,9 +22,9 @@ from llcuda_net.config.users import User
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
-from llcuda_net.generation.state import State
 from llcuda_net.models.serving.manager import Manager
 from llcuda_net.server.changes import Changes
+from llcuda_net.server.generations.intake import Intake
 from llcuda_net.server.http.access import Access
 from llcuda_net.server.http.conversations.cache import NodeCache
 from llcuda_net.server.http.delivery.leaving import Orphans
@@ -37,10 +37,8 @@ from llcuda_net.server.objects import KeptObjects
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
-from llcuda_net.storage.records import Result
 from llcuda_net.telemetry.observers import Watches
 from llcuda_net.upstream.pool import Pool
-from llcuda_protocol import Attach, Generate
 
 _T = TypeVar("_T")
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -65,6 +63,8 @@ class HttpHost(QueryHost, Protocol):
     shown: NodeCache
     #: Followers of what runs.
     runs: Runs
+    #: Begins generations.
+    intake: Intake
     #: Who may come in, and the browsers that are signed in.
     access: Access
     sessions: Sessions
@@ -107,42 +107,6 @@ class HttpHost(QueryHost, Protocol):
         """Return when the server has started, for a request that takes so much memory meanwhile,
         or raise RequestError.
         """
-
-    async def begin(
-        self, request: Generate, user: User, api: dict[str, Any] | None = None
-    ) -> Generation:
-        """Start a generation, or join the one with the same key; or raise RequestError.
-
-        Of several servers, on any. Where there is but this one, no turn is given to others.
-        """
-
-    async def find(self, request: Attach, user: User) -> Generation:
-        """The generation to read, running or stored, or raise RequestError."""
-
-    async def result(self, id_: str, user: User) -> Result:
-        """What is kept of a generation that is over, or raise RequestError."""
-
-    async def results(
-        self, ids: Collection[str], user: User, made: Callable[[Result], _T]
-    ) -> dict[str, _T]:
-        """What `made` makes, in a thread, of those of the user's generations that are over and
-        kept, by id, or raise RequestError.
-        """
-
-    async def states(self, ids: Collection[str], user: User) -> dict[str, State]:
-        """The states of those generations of the user that there are, or raise RequestError."""
-
-    async def find_by_key(self, key: str, owner: str) -> Generation | None:
-        """What an owner's idempotency key means, running or over, or raise RequestError."""
-
-    def same_request(self, request_hash: bytes, owner: str) -> list[Generation]:
-        """An owner's generations in memory that were asked just this, oldest first."""
-
-    def running(self, owner: str | None) -> list[Generation]:
-        """An owner's generations (None: everybody's) that are not over."""
-
-    async def delete(self, id_: str, user: User, *, only_here: bool = False) -> None:
-        """Forget a generation that is over, or raise RequestError."""
 
     def check_users(self) -> None:
         """The users, or the sessions of browsers, have changed: what is open by them may end."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
+from llcuda_net.server.generations.intake import Intake
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
-from llcuda_net.storage.records import Result
-from llcuda_protocol import Attach, Generate, Hello
+from llcuda_protocol import Hello
 
 
 class GreetedPeer(NamedTuple):
@@ -38,6 +38,8 @@ class SessionHost(QueryHost, Protocol):
     unflushed: set[Flushable]
     unsent: Unsent
     incoming: Incoming
+    #: Begins generations.
+    intake: Intake
 
     @property
     def shared(self) -> bool:
@@ -54,43 +56,6 @@ class SessionHost(QueryHost, Protocol):
     async def started(self, user: User, size: int) -> None:
         """Return when the server has started, for a request that takes so much memory meanwhile,
         or raise RequestError.
-        """
-
-    async def find_previous(self, request: Generate, user: User) -> Result | Generation:
-        """What a request names as the previous generation, for `submit`; or the generation that
-        its key means already; or raise RequestError.
-        """
-
-    def submit(
-        self,
-        request: Generate,
-        user: User,
-        api: dict[str, Any] | None = None,
-        previous: Result | None = None,
-    ) -> Generation:
-        """Start a generation, or join the one with the same key; or raise RequestError."""
-
-    async def begin(
-        self,
-        request: Generate,
-        user: User,
-        api: dict[str, Any] | None = None,
-        previous: Result | None = None,
-        *,
-        id_: str | None = None,
-        here: bool = False,
-    ) -> Generation:
-        """The same on any server of a cluster, or only `here`; or raise RequestError.
-
-        Args:
-            id_: of a new generation; None: any.
-        """
-
-    async def find(self, request: Attach, user: User, *, only_here: bool = False) -> Generation:
-        """The generation to read, running or stored, or raise RequestError.
-
-        Args:
-            only_here: only in the memory of this server.
         """
 
     def greet_peer(self, hello: Hello, *, under_tls: bool) -> GreetedPeer | None:

@@ -16,6 +16,7 @@ import trio
 from llcuda_net.config.users import User
 from llcuda_net.errors import Overloaded, RequestError
 from llcuda_net.generation.listing import Selection
+from llcuda_net.server.generations.generations import Generations
 from llcuda_net.server.queries import QueryService
 from llcuda_net.server.tcp.chunking import hit_frames, listing_frames, vector_frames
 from llcuda_net.server.tcp.fitting import Replies
@@ -44,6 +45,8 @@ class QueryHost(Protocol):
 
     #: Answers those that are no generations.
     queries: QueryService
+    #: Finds, reads and deletes generations.
+    generations: Generations
 
     def holding(
         self, user: User, size: int, *, refuse: bool = True
@@ -52,13 +55,6 @@ class QueryHost(Protocol):
 
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with."""
-
-    async def delete(self, id_: str, user: User, *, only_here: bool = False) -> None:
-        """Delete what is stored of a generation, or raise RequestError.
-
-        Args:
-            only_here: not if it is another server's that has it in memory.
-        """
 
 
 class Queries:
@@ -193,7 +189,7 @@ class Queries:
     async def _delete(self, event: Delete) -> None:
         try:
             user, here = self._get_user(), self._only_here()
-            await self._server.delete(event.id, user, only_here=here)
+            await self._server.generations.delete(event.id, user, only_here=here)
             self._replies.send(Deleted(event.stream, event.id))
         except RequestError as error:
             self._replies.fail(event.stream, error)

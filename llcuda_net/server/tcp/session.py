@@ -333,7 +333,7 @@ class Session:
                 generation = found
             else:
                 api = None if event.peer is None else event.peer.get("api")
-                generation = self._server.submit(event, self.user, api, found)
+                generation = self._server.intake.submit(event, self.user, api, found)
         except RequestError as error:
             self._replies.fail(event.stream, error)
             if error.retry:
@@ -350,7 +350,7 @@ class Session:
             size = sizes.of(event.prompt) + sizes.of(event.messages)
             await self._server.started(self.user, size)
             if event.previous is not None:
-                found = await self._server.find_previous(event, self.user)
+                found = await self._server.generations.find_previous(event, self.user)
             if self._server.shared and not isinstance(found, Generation):
                 found = await self._begin(event, found)
         except RequestError as error:
@@ -373,7 +373,7 @@ class Session:
             event = replace(event, messages=canonical(event.messages, self._uploads.find))
         peer = event.peer or {}
         id_ = peer.get("id")
-        return await self._server.begin(
+        return await self._server.intake.begin(
             event,
             self.user,
             peer.get("api"),
@@ -384,7 +384,9 @@ class Session:
 
     async def _attach(self, event: Attach) -> None:
         try:
-            generation = await self._server.find(event, self.user, only_here=self.is_peer)
+            generation = await self._server.generations.find(
+                event, self.user, only_here=self.is_peer
+            )
         except RequestError as error:
             del self._attaching[event.stream]
             self._replies.fail(event.stream, error)

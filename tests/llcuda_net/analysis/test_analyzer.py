@@ -120,7 +120,7 @@ async def test_whoever_asks_again_and_again_meets_it_once_a_minute(
     monkeypatch.setattr(analyzer, "SHORTEST", 0.0)
     upstream = Embedding()
     async with analysing(tmp_path, upstream) as (analyst, listener):
-        assert listener.server._scheduler.idle
+        assert listener.server.scheduler.idle
         analyst._moved = trio.current_time()
         with trio.move_on_after(0.2):
             await analyst._turn()
@@ -147,7 +147,7 @@ async def test_nothing_is_analysed_while_a_generation_runs(tmp_path: Path) -> No
         put(tmp_path, "from elsewhere")
         analyst.wake()
         with trio.fail_after(300):
-            while not listener.server._scheduler._idle:  # noqa: ASYNC110
+            while not listener.server.scheduler._idle:  # noqa: ASYNC110
                 await trio.sleep(0.001)
         assert upstream.embedded == []
         upstream.release(9)

@@ -141,8 +141,8 @@ async def test_a_cancelled_search_lets_go_of_its_slot(tmp_path: Path) -> None:
         await peer.send(Search(1, "slot"))
         with trio.fail_after(300):
             await upstream.waiting.wait()
-            assert listener.server._scheduler.running == 1
+            assert listener.server.scheduler.running == 1
             await peer.send(Cancel(1))
             _, done = await peer.until(Done)
         assert done.reason == "cancelled"
-        assert listener.server._scheduler.running == 0
+        assert listener.server.scheduler.running == 0

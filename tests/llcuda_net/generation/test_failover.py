@@ -168,7 +168,7 @@ async def test_all_readers_and_a_key_come_along(autojump_clock: object) -> None:
         assert joined.position == 1
         b.back()
         both[1].breaker.record_success()
-        server._pool.update()
+        server.pool.update()
         b.release(100)
         assert (await rest(peer, so_far))[:2] == (ANSWER, [3])
         assert (await rest(other))[:2] == (ANSWER, [3])

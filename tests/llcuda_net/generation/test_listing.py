@@ -158,8 +158,8 @@ async def test_page_by_page_everything_comes_once(
     async with keeping(tmp_path, paused(), users=Users.parse(PEOPLE)) as (_, listener):
         peer = await ready(listener, "A")
         running = [await asked(peer, f"{n}", n) for n in range(1, 5)]
-        for generation in listener.server._registry:  # three of them at one moment as well
-            generation.created = max(running_of(listener.server._registry).values())
+        for generation in listener.server.registry:  # three of them at one moment as well
+            generation.created = max(running_of(listener.server.registry).values())
         pages: list[list[str]] = []
         before = None
         while True:

@@ -340,7 +340,7 @@ async def test_the_time_without_a_reader_begins_anew(tmp_path: Path) -> None:
     async with keeping(tmp_path, first) as (_, listener):
         await begin(listener, first, 4, on_disconnect=0.05)
     async with keeping(tmp_path, second) as (_, listener):
-        while len(listener.server._registry):  # noqa: ASYNC110
+        while len(listener.server.registry):  # noqa: ASYNC110
             await trio.sleep(0.01)
     (result,) = stored(tmp_path)
     assert (result.state, result.text) == ("cancelled", ANSWER[:4])

@@ -68,7 +68,7 @@ async def test_it_waits_where_another_server_has_its_model(
         if elsewhere:
             await trio.sleep(0.1)
             # It is among those that are handed over, and goes on if its model comes here first.
-            assert [name for _, name in listener.server.without_upstream()] == ["fake"]
+            assert [name for _, name in listener.server.hosting.without_upstream()] == ["fake"]
             c, _, back = pair()
             listener.server.pool.add(back[0])
             await listener.server.pool.properties(back[0])

@@ -168,7 +168,7 @@ async def test_embedding_has_a_timeout(autojump_clock: object) -> None:
 async def test_status_counts_how_requests_ended(autojump_clock: object) -> None:
     upstream = FakeUpstream(slots=2, context=64)
     async with serving(upstream) as (server, listener):
-        server._pool.backends[0]._restarts = lambda: 3
+        server.pool.backends[0]._restarts = lambda: 3
         peer = await ready(listener)
         for number in (1, 2, 3):
             await peer.send(ask("one two three", stream=number))
@@ -321,7 +321,7 @@ async def test_credit_after_the_end_still_catches_up(autojump_clock: object) -> 
         await peer.send(ask("a b c", credit=0))
         await peer.until(Accepted)
         await wait_all_tasks_blocked()
-        assert not len(server._registry)  # it never waited for its reader
+        assert not len(server.registry)  # it never waited for its reader
         await peer.send(Credit(1, 1000))
         pieces, done = await peer.until(Done)
         assert (pieces, done.reason) == (["a", " b", " c"], "stop")
@@ -337,7 +337,7 @@ async def test_a_timeout_of_nothing_is_over_at_once(autojump_clock: object) -> N
 
 async def test_the_setting_says_how_fast_requests_age(autojump_clock: object) -> None:
     async with serving(FakeUpstream(), ageing_seconds=7.0) as (server, _):
-        assert server._scheduler.ageing == 7.0
+        assert server.scheduler.ageing == 7.0
 
 
 async def test_a_deadline_of_nothing_begins_where_a_slot_is_free() -> None:

@@ -45,8 +45,8 @@ async def stored_conflict(listener: MemoryListener, upstream: FakeUpstream, peer
     """A key that is another request's: of one that is in the store."""
     await peer.send(ask(PROMPT, stream=1, key=KEY))
     await peer.until(Done)
-    for generation in tuple(listener.server._registry._lingering):
-        listener.server._registry._drop(generation)
+    for generation in tuple(listener.server.registry._lingering):
+        listener.server.registry._drop(generation)
     await peer.send(ask("another", stream=3, key=KEY))
     _, error = await peer.until(Error, 3)
     return error

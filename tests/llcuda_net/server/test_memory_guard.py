@@ -178,7 +178,7 @@ async def test_running_logs_that_grow_too_much_end_with_an_error(
         for number in (1, 2):
             await peer.send(ask(PROMPT, number))
             ids.append((await peer.until(Accepted, number))[1].id)
-        small, large = sorted(server._registry, key=lambda one: ids.index(one.id))
+        small, large = sorted(server.registry, key=lambda one: ids.index(one.id))
         small.extend([CompletionEvent("x" * 25_000)])
         large.extend([CompletionEvent("x" * 30_000)])
         await trio.sleep(2 * memory_guard.INTERVAL)

@@ -84,7 +84,7 @@ async def test_what_runs_is_read_and_cancelled_by_its_user_and_an_admin(
             assert error.code == ErrorCode.UNKNOWN_GENERATION
         await wait_all_tasks_blocked()
         assert upstream.active == 1
-        (running,) = server._registry
+        (running,) = server.registry
         assert len(running.readers) == 1
         again = await ready(listener, "A")
         await again.send(Attach(1, begun.id, CREDIT))

@@ -22,7 +22,7 @@ async def test_texts_to_embed_count_as_tokens_read(autojump_clock: object) -> No
         started = trio.current_time()
         await peer.send(Embed(1, input=["x" * 4000] * 3))
         await peer.until(Vectors)
-        (load,) = server._scheduler.users()
+        (load,) = server.scheduler.users()
         assert load.served == pytest.approx(3000, rel=0.01)
         # Five minutes' tokens were used, of which one could be: the next waits for the other four.
         await peer.send(Embed(2, input=["x"]))
@@ -49,7 +49,7 @@ async def test_an_upstream_that_is_lost_while_it_embeds_is_down(
         await peer.send(Embed(1, input=["x"]))
         _, error = await peer.until(Error)
         assert error.code == code
-        (backend,) = server._pool.backends
+        (backend,) = server.pool.backends
         assert backend.state == state
         assert not backend.leases
 
@@ -58,7 +58,7 @@ async def test_texts_do_not_wait_longer_for_an_upstream_than_generations(
     autojump_clock: object,
 ) -> None:
     async with serving(FakeUpstream(), failover_seconds=30.0) as (server, listener):
-        (backend,) = server._pool.backends
+        (backend,) = server.pool.backends
         backend.watched = True
         backend.record_failure(UpstreamUnavailable("it was lost", retry=True))
         peer = await ready(listener)
@@ -70,7 +70,7 @@ async def test_texts_do_not_wait_longer_for_an_upstream_than_generations(
                 _, error = await peer.until(Error)
             assert (error.code, error.retry) == (ErrorCode.UPSTREAM_UNAVAILABLE, True)
             assert 30 < trio.current_time() - started < 33
-            assert server._scheduler.idle
+            assert server.scheduler.idle
             nursery.cancel_scope.cancel()
 
 
@@ -86,7 +86,7 @@ async def test_what_is_embedded_by_one_that_fell_silent_is_given_up(autojump_clo
         peer = await ready(listener)
         await peer.send(Embed(1, input=["x"]))
         await trio.sleep(10)
-        (backend,) = server._pool.backends
+        (backend,) = server.pool.backends
         (lease,) = backend.leases
         lease.cut("has said nothing")
         _, error = await peer.until(Error)
@@ -109,7 +109,7 @@ async def test_vectors_come_from_another_one_where_one_fails(autojump_clock: obj
         assert len(vectors.vectors) == 100
         await peer.until(Done)
         assert b.embedded == 100
-        (load,) = server._scheduler.users()
+        (load,) = server.scheduler.users()
         assert load.served == 200  # paid once: a text of four characters counts as two tokens
         b.embed = fails  # type: ignore[method-assign]
         await peer.send(Embed(2, ["text"]))

@@ -57,7 +57,7 @@ async def erased(storage: Storage, folder: Path, clock: Clock) -> None:
 
 
 async def read(listener: MemoryListener, id_: str) -> str:
-    found = await listener.server.find(Attach(1, id_, 10), ANONYMOUS)
+    found = await listener.server.generations.find(Attach(1, id_, 10), ANONYMOUS)
     return "".join(found.pieces)
 
 
@@ -68,11 +68,11 @@ async def test_it_is_read_as_any_other_until_it_is_erased(
     async with keeping(tmp_path, FakeUpstream(), clock=clock) as (storage, listener):
         other = await done(listener, transient=False, text="something else")
         id_ = await done(listener, key="k", fresh=True)
-        found = await listener.server.find(Attach(1, id_, 10), ANONYMOUS)
+        found = await listener.server.generations.find(Attach(1, id_, 10), ANONYMOUS)
         assert found.transient
         assert await read(listener, id_) == f"{SECRET} two three"
         assert await done(listener, key="k") == id_  # a key that is sent again
-        by_key = await listener.server.find_by_key("k", "")
+        by_key = await listener.server.generations.find_by_key("k", "")
         assert by_key is not None
         assert by_key.id == id_
         listener.server.orphans.add(found)  # somebody left it before its end
@@ -80,8 +80,8 @@ async def test_it_is_read_as_any_other_until_it_is_erased(
         del found, by_key
         await erased(storage, tmp_path, clock)
         with pytest.raises(UnknownGeneration):
-            await listener.server.find(Attach(1, id_, 10), ANONYMOUS)
-        assert await listener.server.find_by_key("k", "") is None
+            await listener.server.generations.find(Attach(1, id_, 10), ANONYMOUS)
+        assert await listener.server.generations.find_by_key("k", "") is None
         await trio.testing.wait_all_tasks_blocked()
         gc.collect()
         assert [one() for one in gone] == [None, None]
@@ -102,7 +102,7 @@ async def test_who_reads_it_just_then_gets_the_rest(tmp_path: Path, autojump_clo
         assert isinstance(await peer.next(), Accepted)
         await erased(storage, tmp_path, clock)
         with pytest.raises(UnknownGeneration):
-            await listener.server.find(Attach(1, id_, 10), ANONYMOUS)
+            await listener.server.generations.find(Attach(1, id_, 10), ANONYMOUS)
         await peer.send(Credit(1, 1000))
         pieces, _ = await peer.until(Done)
         assert "".join(pieces) == f"{SECRET} two three"
@@ -118,7 +118,7 @@ async def test_one_that_a_kill_interrupts_stays_what_it_is(
         await trio.sleep(1)
     assert holders(tmp_path, SECRET) != []
     async with keeping(tmp_path, FakeUpstream(), clock=clock) as (storage, listener):
-        found = await listener.server.find(Attach(1, id_, 10), ANONYMOUS)
+        found = await listener.server.generations.find(Attach(1, id_, 10), ANONYMOUS)
         assert found.transient
         peer = await ready(listener)
         await peer.send(Attach(1, id_, 1000))
@@ -156,7 +156,7 @@ async def test_a_key_of_the_one_kind_is_not_the_same_request_of_the_other(
         peer, _ = await begun(listener, key="k", transient=transient)
         other = ask(f"{SECRET} two three", key="k", transient=not transient)
         with pytest.raises(KeyConflict):
-            server.submit(other, ANONYMOUS)
+            server.intake.submit(other, ANONYMOUS)
         upstream.release(9)
         await peer.until(Done)
         await peer.stream.aclose()
@@ -171,7 +171,7 @@ async def test_a_list_has_it_while_it_runs(tmp_path: Path, autojump_clock: objec
     upstream = paused()
     async with keeping(tmp_path, upstream) as (storage, listener):
         peer, id_ = await begun(listener)
-        registry, persistence = listener.server._registry, Persistence(storage, Level.DISK)
+        registry, persistence = listener.server.registry, Persistence(storage, Level.DISK)
         for ids in ([id_], []):
             found = await listed(Selection(limit=50), ANONYMOUS, registry, persistence)
             assert [one["id"] for one in found] == ids
@@ -183,10 +183,10 @@ async def test_a_list_has_it_while_it_runs(tmp_path: Path, autojump_clock: objec
 async def test_its_owner_deletes_it(tmp_path: Path, autojump_clock: object) -> None:
     async with keeping(tmp_path, FakeUpstream()) as (_, listener):
         id_ = await done(listener, key="k", fresh=True)
-        await listener.server.delete(id_, ANONYMOUS)
+        await listener.server.generations.delete(id_, ANONYMOUS)
         assert holders(tmp_path / "transient", SECRET) == []
         with pytest.raises(UnknownGeneration):
-            await listener.server.delete(id_, ANONYMOUS)
+            await listener.server.generations.delete(id_, ANONYMOUS)
         assert await done(listener, key="k", fresh=True) != id_
 
 
@@ -209,5 +209,5 @@ async def test_its_prompt_is_in_no_log(tmp_path: Path, autojump_clock: object) -
 async def test_from_the_cache_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     async with keeping(tmp_path, FakeUpstream()) as (_, listener):
         with pytest.raises(InvalidRequest, match="cache"):
-            listener.server.submit(ask(cache=True, transient=True), ANONYMOUS)
-        assert not len(listener.server._registry)
+            listener.server.intake.submit(ask(cache=True, transient=True), ANONYMOUS)
+        assert not len(listener.server.registry)

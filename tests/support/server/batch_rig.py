@@ -198,8 +198,7 @@ class BatchRig:
             pool=SimpleNamespace(backends=[self.backend]),
             incoming=Incoming(1 << 20),
             draining=False,
-            find=self._find,
-            running=self._running,
+            generations=SimpleNamespace(find=self._find, running=self._running),
         )
         self.now = 1_000 * 10**9
         self._began = trio.current_time()

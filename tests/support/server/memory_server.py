@@ -417,4 +417,4 @@ async def all_quiet(server: Gateway, upstream: FakeUpstream, listener: MemoryLis
     assert upstream.active == 0
     requests = (await status(listener))["requests"]
     assert (requests["running"], requests["queued"]) == (0, 0)
-    assert not len(server._registry)
+    assert not len(server.registry)

@@ -38,7 +38,7 @@ async def delete(exchange: Exchange) -> None:
             # Last comes what names them: who is interrupted can begin again.
             for id_ in own:
                 try:
-                    await host.delete(id_, exchange.request.user)
+                    await host.generations.delete(id_, exchange.request.user)
                 except UnknownGeneration:  # somebody else has just deleted it
                     continue
             document["responses"] = {"deleted": len(own), "kept": len(shared)}
@@ -67,7 +67,7 @@ async def _end(exchange: Exchange, ids: Collection[str]) -> None:
             generation.cancel()
     with trio.move_on_after(_PATIENCE):
         while True:
-            states = await exchange.host.states(ids, exchange.request.user)
+            states = await exchange.host.generations.states(ids, exchange.request.user)
             if not any(state in _RUNNING for state in states.values()):
                 return
             await trio.sleep(_EVERY)

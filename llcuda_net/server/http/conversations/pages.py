@@ -82,7 +82,7 @@ async def known(exchange: Exchange, conversation: Conversation) -> Known:
     if now is None:
         now = await chains.named(exchange, conversation.id)
     generations = [link.id for link in links if not link.is_item]
-    states = await exchange.host.states(generations, exchange.request.user)
+    states = await exchange.host.generations.states(generations, exchange.request.user)
     # It takes some milliseconds per thousand entries.
     return await trio.to_thread.run_sync(_known, now, links, hidden, states)
 
@@ -270,14 +270,14 @@ async def _sources(
     def read(result: Result) -> Source:
         return Source.of_result(result, id_of)
 
-    kept = await exchange.host.results(over, user, read)
+    kept = await exchange.host.generations.results(over, user, read)
     running: dict[str, Source] = {}
     for id_ in ids:
         generation = None if id_ in kept else await _in_memory(exchange, id_)
         if generation is None:
             continue
         if generation.ended:  # since it was listed; memory may have let go what it was asked
-            running |= await exchange.host.results([id_], user, read)
+            running |= await exchange.host.generations.results([id_], user, read)
         if id_ not in running:
             running[id_] = Source.of_running(generation, id_of)
     return kept, running

@@ -36,7 +36,7 @@ async def current(exchange: Exchange, found: Sequence[Conversation]) -> list[Con
     # Items that clients added are no generations, and have other ids.
     of = {one.preview_of for one in found if one.preview_of and "_" not in one.preview_of}
     ids = [id_ for id_ in of if id_ is not None]
-    there = await exchange.host.states(ids, exchange.request.user) if ids else {}
+    there = await exchange.host.generations.states(ids, exchange.request.user) if ids else {}
     gone = [id_ for id_ in ids if id_ not in there]
     if not gone:
         return list(found)

@@ -158,7 +158,7 @@ async def _new(
             named = replace(
                 request, key=key_of(key, index), fresh=fresh, on_disconnect=min(seconds, 1e9)
             )
-            begun.append(await exchange.host.begin(named, exchange.request.user, api))
+            begun.append(await exchange.host.intake.begin(named, exchange.request.user, api))
     except RequestError:
         for generation in begun:
             if not generation.readers:
@@ -178,7 +178,10 @@ def _joined(
     hashes = [hash_of_request(*one) for one in zip(requests, apis, strict=True)]
     known = dict.fromkeys(
         one
-        for one in (*host.orphans, *(g for h in hashes for g in host.same_request(h, owner)))
+        for one in (
+            *host.orphans,
+            *(g for h in hashes for g in host.generations.same_request(h, owner)),
+        )
         if one.owner == owner and joinable(one)
     )
     for first in reversed([one for one in known if one.request_hash == hashes[0]]):
@@ -222,7 +225,7 @@ async def choices_of(exchange: Exchange, generation: Generation) -> list[Generat
     for place in range(count):
         of_key = key_of(base, place)
         assert of_key is not None
-        one = await exchange.host.find_by_key(of_key, generation.owner)
+        one = await exchange.host.generations.find_by_key(of_key, generation.owner)
         if one is None:
             raise unknown(generation.id)
         found.append(one)
@@ -236,7 +239,7 @@ async def find(exchange: Exchange, id_: str) -> Generation:
     Raises:
         RequestError: there is none.
     """
-    return await exchange.host.find(Attach(0, id_[:256], 0), exchange.request.user)
+    return await exchange.host.generations.find(Attach(0, id_[:256], 0), exchange.request.user)
 
 
 def last_event_id(exchange: Exchange) -> str:

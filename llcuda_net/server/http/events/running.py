@@ -49,7 +49,9 @@ class RunningList:
         self._whole = True
         self._more = 0
         self._others: dict[Generation, _Run] = {}  # that are followed, and not of this owner
-        for generation in sorted(host.running(owner), key=lambda one: (one.created, one.id)):
+        for generation in sorted(
+            host.generations.running(owner), key=lambda one: (one.created, one.id)
+        ):
             self._runs[generation] = _Run()
 
     def __repr__(self) -> str:

@@ -24,7 +24,7 @@ async def details(exchange: Exchange, generation: Generation) -> dict[str, Any]:
     """
     user = exchange.request.user
     if generation.prompt is None and generation.messages is None:  # it was read from the store
-        found = _of_result(await exchange.host.result(generation.id, user))
+        found = _of_result(await exchange.host.generations.result(generation.id, user))
     else:
         found = _of_generation(generation)
     if user.admin:

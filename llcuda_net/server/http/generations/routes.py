@@ -83,7 +83,7 @@ async def cancel(exchange: Exchange) -> None:
 async def delete(exchange: Exchange) -> None:
     """Forget a generation."""
     id_ = exchange.request.parameters["id"]
-    await exchange.host.delete(id_, exchange.request.user)
+    await exchange.host.generations.delete(id_, exchange.request.user)
     _respond(exchange, {"id": id_, "object": "generation.deleted", "deleted": True}, id_)
 
 

@@ -121,7 +121,7 @@ async def begun(
     if last:
         return [await find(exchange, next(iter(parse(last))))]
     if key is not None:
-        known = await host.find_by_key(key, request.user.name)
+        known = await host.generations.find_by_key(key, request.user.name)
         return [] if known is None else [known]
     # Where its place is named, it is known by what it goes on from, as without a conversation.
     named_place = body.instead_of is not None or body.previous_response_id is not None
@@ -201,7 +201,7 @@ async def _named(exchange: Exchange, conversation: Conversation, id_: str) -> En
 
     found = await exchange.host.objects.read(look)
     if found is not None and found.item is None:
-        states = await exchange.host.states([found.id], exchange.request.user)
+        states = await exchange.host.generations.states([found.id], exchange.request.user)
         return found if states else None
     return found
 
@@ -279,7 +279,7 @@ async def _there(exchange: Exchange, found: Sequence[Entry]) -> list[Entry]:
         HttpError: one still runs.
     """
     generations = [one.id for one in found if one.item is None]
-    states = await exchange.host.states(generations, exchange.request.user)
+    states = await exchange.host.generations.states(generations, exchange.request.user)
     for id_ in generations:
         if states.get(id_) in (State.QUEUED, State.RUNNING):
             raise _locked(id_)

@@ -93,7 +93,9 @@ async def before(exchange: Exchange, previous: str | None) -> Before:
     if previous is None:
         return Before([])
     try:
-        result = await exchange.host.result(generation_id(previous)[:256], exchange.request.user)
+        result = await exchange.host.generations.result(
+            generation_id(previous)[:256], exchange.request.user
+        )
         return _before(result)
     except UnknownGeneration:
         raise HttpError(
@@ -132,7 +134,7 @@ async def inherited(exchange: Exchange, generation: Generation) -> list[Message]
     shape: Shape = form_of(generation)
     if shape.truncated:
         return None
-    result = await exchange.host.result(generation.id, exchange.request.user)
+    result = await exchange.host.generations.result(generation.id, exchange.request.user)
     asked = result.request.get("messages")
     return None if asked is None else own_and_inherited(asked, shape)[: shape.inherited]
 
@@ -205,7 +207,7 @@ async def input_of(
         RequestError: it is not there any more.
     """
     if generation.ended:
-        result = await exchange.host.result(generation.id, exchange.request.user)
+        result = await exchange.host.generations.result(generation.id, exchange.request.user)
         request: dict[str, Any] = result.request
         messages, prompt = request.get("messages"), request.get("prompt")
     else:

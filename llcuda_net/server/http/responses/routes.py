@@ -73,7 +73,7 @@ async def cancel(exchange: Exchange) -> None:
 async def delete(exchange: Exchange) -> None:
     """Forget a response that is over."""
     id_ = earlier.generation_id(exchange.request.parameters["id"])
-    await exchange.host.delete(id_, exchange.request.user)
+    await exchange.host.generations.delete(id_, exchange.request.user)
     document = {"id": f"{RESPONSE}{id_}", "object": "response", "deleted": True}
     exchange.respond(200, encode(document), headers={"x-llcuda-generation": id_})
 

@@ -16,7 +16,7 @@ from llcuda_net.errors import RequestError, UnknownModel, Unsupported, UpstreamU
 from llcuda_net.models.need import Budget
 from llcuda_net.models.serving.manager import Manager
 from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
-from llcuda_net.server.waiting import Waiting
+from llcuda_net.server.generations.waiting import Waiting
 from llcuda_net.upstream.interface import Requirement
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.residence import Presence, Wishes

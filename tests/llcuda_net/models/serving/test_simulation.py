@@ -18,7 +18,7 @@ from llcuda_net.models.need import Budget, Need
 from llcuda_net.models.serving.manager import Manager
 from llcuda_net.models.serving.policy import RULES
 from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
-from llcuda_net.server.waiting import Waiting
+from llcuda_net.server.generations.waiting import Waiting
 from llcuda_net.upstream.interface import Requirement
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.residence import Wishes

@@ -190,7 +190,7 @@ async def test_labels_are_bounded(autojump_clock: trio.abc.Clock) -> None:
     assert upstream.properties is not None
     async with monitored(upstream) as (monitor, server, listener):
         for n in range(MAX_PAIRS + 5):
-            server._pool.backends[0].fingerprint = lambda n=n: {"name": f"model {n}"}  # type: ignore
+            server.pool.backends[0].fingerprint = lambda n=n: {"name": f"model {n}"}  # type: ignore
             peer = await ready(listener)
             await peer.send(ask("one"))
             await peer.until(Done)

@@ -8,7 +8,7 @@ import trio
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User
 from llcuda_net.errors import InvalidRequest, RequestError, UnknownGeneration
-from llcuda_net.server.gateway import Gateway
+from llcuda_net.server.generations.generations import Generations
 from llcuda_protocol import Cancel, Delete, Deleted, Error, Ping, Pong
 from tests.support.server.memory_server import FakeUpstream, ready, serving
 
@@ -25,13 +25,13 @@ async def test_a_generation_is_deleted_for_its_user(
 ) -> None:
     asked: list[tuple[str, str]] = []
 
-    async def delete(self: Gateway, id_: str, user: User, *, only_here: bool = False) -> None:
+    async def delete(self: Generations, id_: str, user: User, *, only_here: bool = False) -> None:
         await trio.sleep(1)
         asked.append((id_, user.name))
         if error is not None:
             raise error
 
-    monkeypatch.setattr(Gateway, "delete", delete, raising=False)
+    monkeypatch.setattr(Generations, "delete", delete, raising=False)
     async with serving(FakeUpstream(), users=Users.parse(USERS, "tokens")) as (_, listener):
         peer = await ready(listener, "secret-a")
         # It cannot be cancelled: by then it may have happened.

@@ -79,7 +79,7 @@ async def test_a_report_that_does_not_fit_is_cut(
 ) -> None:
     async with serving(FakeUpstream()) as (server, listener):
         report = {"server": {"pid": 1}, "users": [{"name": "u" * 100}] * 1000}
-        monkeypatch.setattr(server._reporter, "report", lambda *_, **__: report)
+        monkeypatch.setattr(server._reports._reporter, "report", lambda *_, **__: report)
         peer = await small(listener)
         await peer.send(Status(1))
         event = await peer.next()
@@ -106,7 +106,7 @@ async def test_a_report_that_cannot_be_cut_is_an_error_on_its_stream(
         for number, (report, code) in enumerate(
             [({"note": "x" * 20_000}, "frame_too_large"), ({"note": float("nan")}, "internal")], 1
         ):
-            monkeypatch.setattr(server._reporter, "report", lambda *_, r=report, **__: r)
+            monkeypatch.setattr(server._reports._reporter, "report", lambda *_, r=report, **__: r)
             peer = await small(listener)
             await peer.send(Status(number))
             error = await peer.next()

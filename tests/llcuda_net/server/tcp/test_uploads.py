@@ -64,8 +64,8 @@ class Asked:
     def __init__(self, server: Gateway) -> None:
         self.messages: list[Any] = []
         self.error: RequestError | None = None
-        self._submit = server.submit
-        server.submit = self.submit  # type: ignore[method-assign]
+        self._submit = server.intake.submit
+        server.intake.submit = self.submit  # type: ignore[method-assign]
 
     def submit(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llcuda_net.server.finder import Finder
+from llcuda_net.server.generations.finder import Finder
 from llcuda_net.server.http.conversations.cache import Key, NodeCache
 from tests.support.server.conversations import PATH, RESPONSES, begin, call, items, respond, running
 

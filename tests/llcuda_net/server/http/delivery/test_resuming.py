@@ -260,17 +260,17 @@ async def test_a_generation_that_ends_while_its_reader_comes_back_is_the_same(
         upstream.release(2)
         answer = await reply(connection, stream)
         events = await answer.some(2)
-        (running,) = server._registry
-        find = server.find
+        (running,) = server.registry
+        find = server.generations.find
 
         async def slowly(request: Attach, user: User) -> Generation:
             found = await find(request, user)
             upstream.release(100)
-            while server._registry.find(running.id, None) is not None:  # noqa: ASYNC110
+            while server.registry.find(running.id, None) is not None:  # noqa: ASYNC110
                 await trio.sleep(0.001)  # it is on its way to the store
             return found
 
-        monkeypatch.setattr(server, "find", slowly)
+        monkeypatch.setattr(server.generations, "find", slowly)
         again = await resume(listener, running.id, events[-1].id)
         assert again.status == 200
         events += await again.all()
@@ -287,7 +287,7 @@ async def test_after_a_restart_a_reader_has_time_to_come_back(tmp_path: Path) ->
             connection, stream = await ask(listener, "POST", CHAT, chat("tell:"), headers)
             answer = await reply(connection, stream)
         async with keeping(folder, _Speller(), Level.PROCESS) as (_, listener):
-            (generation,) = listener.server._registry
+            (generation,) = listener.server.registry
             assert generation.id == answer.generations[0]
             assert generation.on_disconnect == seconds
 

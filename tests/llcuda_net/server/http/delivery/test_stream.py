@@ -58,7 +58,7 @@ async def test_the_pieces_of_a_batch_leave_together(autojump_clock: object) -> N
         upstream.release()
         answer = await reply(connection, stream)
         await answer.part()
-        (generation,) = server._registry
+        (generation,) = server.registry
         server._publisher.extend(generation, [CompletionEvent(c, [0]) for c in "xyz"])
         server._publisher.publish()
         data = await answer.part()
@@ -152,7 +152,7 @@ async def test_a_slow_reader_waits_and_takes_no_memory(autojump_clock: object) -
         connection, stream = await ask(
             listener, "POST", CHAT, chat(" ".join([text] * count)), unread=True
         )
-        while len(server._registry) or not upstream.calls:  # a thread reads so large a body
+        while len(server.registry) or not upstream.calls:  # a thread reads so large a body
             await wait_all_tasks_blocked(0.01)
         # It is over, and was not held up.
         assert 0 < server.unsent.waiting < HIGH_WATER + 64_000
@@ -172,7 +172,7 @@ async def test_a_log_that_was_dropped_from_memory_comes_back(
         connection, stream = await ask(
             listener, "POST", CHAT, chat(" ".join([text] * count)), unread=True
         )
-        while len(listener.server._registry) or not upstream.calls:
+        while len(listener.server.registry) or not upstream.calls:
             await trio.testing.wait_all_tasks_blocked(0.01)
         listener.server._shelf.clear()
         answer = await reply(connection, stream)

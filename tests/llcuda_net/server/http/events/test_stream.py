@@ -98,7 +98,7 @@ async def test_an_answer_comes_in_blocks_and_then_its_end(autojump_clock: object
         page = await follow(listener, name)
         await page.until(lambda: name in page.blocks)
         assert page.events[-1]["answers"][name] == {"epoch": 0}
-        (generation,) = server._registry
+        (generation,) = server.registry
         say(server, generation, "a\n\n*b")
         await page.until(lambda: page.text(name) == "a|*b")
         assert page.blocks[name] == [{"n": 0, "channel": "text", "html": "<p>a</p>\n"}]
@@ -125,7 +125,7 @@ async def test_nothing_is_done_per_token(
     async with serving(upstream) as (server, listener):
         id_ = await begin(listener, "a")
         page = await follow(listener, id_)
-        (generation,) = server._registry
+        (generation,) = server.registry
         await page.until(lambda: id_ in page.blocks)
         for number in range(1000):
             say(server, generation, f"{number} ")
@@ -141,7 +141,7 @@ async def test_who_comes_back_goes_on_with_the_block_that_it_lacks(autojump_cloc
     upstream = paused()
     async with serving(upstream) as (server, listener):
         id_ = await begin(listener, "a")
-        (generation,) = server._registry
+        (generation,) = server.registry
         say(server, generation, "a\n\n", "b\n\n", "c")
         page = await follow(listener, f"{id_}:1")
         await page.until(lambda: page.text(id_) == "b|c")
@@ -159,7 +159,7 @@ async def test_what_is_of_an_earlier_run_is_not_gone_on_from(autojump_clock: obj
     upstream = paused()
     async with serving(upstream) as (server, listener):
         id_ = await begin(listener, "a")
-        (generation,) = server._registry
+        (generation,) = server.registry
         say(server, generation, "a\n\n", "b\n\n", "c\n\n", "d")
         generation.splices.append((2, 5))  # from the third piece on it was made anew
         for have, epoch, first in ((2, 0, 2), (3, 0, 0), (3, 5, 3), (1, 0, 1)):
@@ -218,7 +218,7 @@ async def test_who_only_looks_keeps_nothing_alive(autojump_clock: object) -> Non
     async with serving(upstream) as (server, listener):
         connection, stream = await ask(listener, "POST", CHAT, chat("a b"))
         await wait_all_tasks_blocked()
-        (generation,) = server._registry
+        (generation,) = server.registry
         page = await follow(listener, generation.id)
         upstream.release(1)
         answer = await reply(connection, stream)
@@ -234,7 +234,7 @@ async def test_who_only_looks_keeps_nothing_alive(autojump_clock: object) -> Non
         await other.until(lambda: id_ in other.blocks)
         await other.reply.stream.aclose()
         await trio.sleep(100)
-        assert [one.id for one in server._registry] == [id_]
+        assert [one.id for one in server.registry] == [id_]
         upstream.release(9)
         await page.until(lambda: id_ in page.ended)
         assert page.ended[id_]["state"] == "done"
@@ -370,7 +370,7 @@ async def test_a_reader_that_takes_nothing_costs_little_and_then_has_all(
     upstream = paused()
     async with serving(upstream, write_timeout=math.inf) as (server, listener):
         id_ = await begin(listener, "a")
-        (generation,) = server._registry
+        (generation,) = server.registry
         page = await follow(listener, id_, unread=True)
         await page.until(lambda: id_ in page.blocks)
         for number in range(400):
@@ -397,7 +397,7 @@ async def test_of_many_that_run_the_newest_are_told(autojump_clock: object) -> N
         await page.until(lambda: ids[0] in page.blocks)
         assert page.events[0]["more"] == 20
         assert set(page.runs) == {*ids[20:], ids[0]}
-        for generation in server._registry:
+        for generation in server.registry:
             generation.cancel()
         await page.until(lambda: len(page.ended) == len(ids))
         assert page.events[-1].get("more", 0) == 0
@@ -431,7 +431,7 @@ async def test_rendering_has_a_small_share_of_each_second(
         await page.until(lambda: len(page.blocks) == 3)
         seen, begun = len(page.events), trio.current_time()
         for number in range(100):
-            for generation in server._registry:
+            for generation in server.registry:
                 say(server, generation, f"*{number}* ")
             await trio.sleep(0.1)
         await page.until(lambda: all(page.text(one).endswith("99") for one in ids))

@@ -169,13 +169,13 @@ async def test_the_class_of_a_ranking(
 ) -> None:
     users = Users.parse(f"t name=ann {user}")
     async with serving(Ranker(), users=users) as (server, listener):
-        submit, found = server._scheduler.submit, []
+        submit, found = server.scheduler.submit, []
 
         def noted(request: SlotRequest, **options: Any) -> Ticket:
             found.append(request.priority)
             return submit(request, **options)
 
-        monkeypatch.setattr(server._scheduler, "submit", noted)
+        monkeypatch.setattr(server.scheduler, "submit", noted)
         body = {"query": "q", "documents": ["a"]}
         reply = await send(listener, "POST", PATH, body, {"Authorization": "Bearer t", **headers})
     assert (reply.status, found) == (200, [expected])

@@ -147,7 +147,7 @@ async def test_options_reach_the_generation(autojump_clock: object) -> None:
     async with serving(upstream) as (server, listener):
         headers = {"x-llcuda-level": "memory", "x-llcuda-timeout": "5", "x-llcuda-priority": "low"}
         await post(listener, chat("a", service_tier="default"), headers)
-        (generation,) = server._registry
+        (generation,) = server.registry
         assert generation.priority.name == "LOW"
         assert generation.timeout == 5.0
 

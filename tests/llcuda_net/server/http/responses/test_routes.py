@@ -246,7 +246,7 @@ async def test_who_is_cut_off_can_come_back(
         body = {"input": "a b c", "stream": True, **fields}
         _, stream = await ask(listener, "POST", RESPONSES, body)
         await trio.sleep(1)
-        (generation,) = server._registry
+        (generation,) = server.registry
         await stream.aclose()
         await trio.sleep(max(0, seconds - 1))
         if seconds:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llcuda_net.errors import InvalidRequest
-from llcuda_net.server.previous import following
+from llcuda_net.server.generations.previous import following
 from llcuda_net.storage.records import Level, Result, TokenLog
 from llcuda_protocol import Generate
 

@@ -25,17 +25,9 @@ class Waiting:
 
     Args:
         most: seconds for which a model may have no upstream before what waits for it fails.
-        changed: called whenever the pool has changed.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        scheduler: Scheduler,
-        most: float,
-        changed: Callable[[], object] = lambda: None,
-    ) -> None:
-        self._changed = changed
+    def __init__(self, pool: Pool, scheduler: Scheduler, most: float) -> None:
         self._pool = pool
         self._scheduler = scheduler
         self._most = most
@@ -66,12 +58,16 @@ class Waiting:
         assert isinstance(requirement, Requirement)
         return self._pool.can_serve(requirement) or self._pool.loads(requirement)
 
-    async def follow_pool(self) -> None:
-        """Give out what there is whenever the pool has changed; for ever."""
+    async def follow_pool(self, changed: Callable[[], object] = lambda: None) -> None:
+        """Give out what there is whenever the pool has changed; for ever.
+
+        Args:
+            changed: called then, too.
+        """
         while True:
             await self._pool.wait_change()
             self._scheduler.dispatch()
-            self._changed()
+            changed()
             await self._refuse_unloadable()
 
     async def _refuse_unloadable(self) -> None:

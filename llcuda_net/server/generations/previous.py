@@ -15,7 +15,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.registry import check_key
 from llcuda_net.generation.request import hash_of_request
 from llcuda_net.generation.state import State
-from llcuda_net.server.finder import Finder
+from llcuda_net.server.generations.finder import Finder
 from llcuda_net.storage.chat_history import history
 from llcuda_net.storage.records import Level, Result
 from llcuda_protocol import Generate

@@ -11,7 +11,7 @@ import trio
 
 from llcuda_net.errors import RequestError, UpstreamUnavailable
 from llcuda_net.scheduler.ticket import Ticket
-from llcuda_net.server.waiting import _AT_ONCE, Waiting
+from llcuda_net.server.generations.waiting import _AT_ONCE, Waiting
 from llcuda_net.upstream.interface import Requirement
 from tests.support.scheduler_slots import ANN, EVE, Desk, running
 

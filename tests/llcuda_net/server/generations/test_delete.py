@@ -30,14 +30,14 @@ async def test_it_is_gone_for_good_and_its_key_is_free(tmp_path: Path) -> None:
         server = listener.server
         id_ = await done(listener, key="k", fresh=True)
         with pytest.raises(UnknownGeneration):
-            await server.delete(id_, User("somebody"))
-        await server.find(Attach(1, id_, 10), ANONYMOUS)
-        await server.delete(id_, ANONYMOUS)
+            await server.generations.delete(id_, User("somebody"))
+        await server.generations.find(Attach(1, id_, 10), ANONYMOUS)
+        await server.generations.delete(id_, ANONYMOUS)
         for _ in range(2):
             with pytest.raises(UnknownGeneration):
-                await server.delete(id_, ANONYMOUS)
+                await server.generations.delete(id_, ANONYMOUS)
             with pytest.raises(UnknownGeneration):
-                await server.find(Attach(1, id_, 10), ANONYMOUS)
+                await server.generations.find(Attach(1, id_, 10), ANONYMOUS)
         again = await done(listener, text="another request", key="k", fresh=True)
         assert again != id_
     assert [one.id for one in stored(tmp_path)] == [again]
@@ -55,7 +55,7 @@ async def test_what_runs_is_not_deleted(tmp_path: Path) -> None:
         accepted = await peer.next()
         assert isinstance(accepted, Accepted)
         with pytest.raises(InvalidRequest, match="runs"):
-            await listener.server.delete(accepted.id, ANONYMOUS)
+            await listener.server.generations.delete(accepted.id, ANONYMOUS)
         upstream.release(3)
         await peer.until(Done)
 
@@ -63,9 +63,9 @@ async def test_what_runs_is_not_deleted(tmp_path: Path) -> None:
 async def test_an_admin_deletes_any_and_what_is_in_memory_only_goes_too(tmp_path: Path) -> None:
     async with keeping(tmp_path, FakeUpstream()) as (_, listener):
         id_ = await done(listener, level=Level.MEMORY, key="k")
-        await listener.server.delete(id_, User("root", admin=True))
+        await listener.server.generations.delete(id_, User("root", admin=True))
         with pytest.raises(UnknownGeneration):
-            await listener.server.find(Attach(1, id_, 10), ANONYMOUS)
+            await listener.server.generations.find(Attach(1, id_, 10), ANONYMOUS)
 
 
 async def test_no_kill_brings_it_back(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_no_kill_brings_it_back(tmp_path: Path) -> None:
     folder.mkdir()
     async with keeping(folder, FakeUpstream(), Level.PROCESS) as (_, listener):
         id_ = await done(listener)
-        await listener.server.delete(id_, ANONYMOUS)
+        await listener.server.generations.delete(id_, ANONYMOUS)
         shutil.copytree(folder, copy)  # as a kill in this moment would leave it
     async with keeping(copy, FakeUpstream()):
         pass
