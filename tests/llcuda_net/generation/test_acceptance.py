@@ -237,11 +237,11 @@ async def test_one_whose_key_was_given_away_meanwhile_does_not_go_on(tmp_path: P
                 generation.suspend()
             while len(server.registry):  # noqa: ASYNC110 -- it has no event for it
                 await trio.sleep(0.001)
-            aside = [one.aside() for one in server.left_aside()]
+            aside = [one.aside() for one in server.hosting.left_aside()]
             assert len(aside) == 2
             replica.taken = {"k": "elsewhere"}
-            server.begin_again(aside)
-            await server.resume(aside)
+            server.hosting.begin_again(aside)
+            await server.hosting.resume(aside)
             (goes_on,) = server.registry
             assert goes_on.key == "other"
             upstream.paused = False
