@@ -17,6 +17,9 @@ import pytest
 import trio
 
 from llcuda_net.client.events import Piece, Result
+from llcuda_net.errors import RequestError
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.request import check_position
 from llcuda_net.storage.records import TokenLog
 from tests.support.campaigns import conducted, long_enough, result
 from tools import cluster_campaign
@@ -24,7 +27,7 @@ from tools.campaign.http_clients import WrongError
 from tools.campaign.jobs import Job
 from tools.campaign.ledger import Ledger, Reading, differs
 from tools.cluster import faults
-from tools.cluster.allowed import is_allowed
+from tools.cluster.allowed import MEANS, is_allowed
 from tools.cluster.batches import LINES, ClusterBatches
 from tools.cluster.broken import MODES
 from tools.cluster.campaign import Outcome, Plan
@@ -400,6 +403,20 @@ async def test_each_line_of_a_batch_is_compared(autojump_clock: object) -> None:
 def test_which_errors_are_allowed(code: str, level: str | None, allowed: bool) -> None:
     job = Job("read", "plain", {"level": level}, (), "length", None, 1, 1)
     assert is_allowed(code, job) is allowed
+
+
+@pytest.mark.parametrize("epoch", [0, None])
+async def test_a_failed_response_says_what_another_protocol_has_a_code_for(
+    epoch: int | None,
+) -> None:
+    """Its API has one code for all, so the message is looked at."""
+    found = Generation("x", None, {}, 60.0)
+    found.splice()
+    found.ended = True
+    with pytest.raises(RequestError) as refusal:
+        check_position(found, 5, epoch)
+    codes = [code for text, code in MEANS.items() if text in refusal.value.message]
+    assert codes == [refusal.value.code]
 
 
 def _plans(*arguments: str) -> Iterator[Plan]:

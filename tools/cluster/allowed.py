@@ -23,6 +23,8 @@ MEANS = {
     "lease": "lease_lost",
     "shutting down": "shutting_down",
     "was stopped": "interrupted",
+    "as they were": "ahead",
+    "there is no piece": "ahead",
     "upstream": "upstream_error",
     "cannot be": "storage",
     "no room": "storage",
