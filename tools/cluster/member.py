@@ -11,9 +11,12 @@ from pathlib import Path
 
 import trio
 
-from tools.campaign.server import PATIENCE, Server, ServerError
+from tools.campaign.server import Server, ServerError
 from tools.cluster.links import Gate
 
+#: Seconds for all attempts to start a server: a bound for hangs, since the database may be away, or
+#: the machine busy.
+_PATIENCE = 240.0
 #: Seconds from one attempt to start a server to the next.
 _AGAIN = 1.0
 #: Lines of a log that say of a bug, or of damage, which no fault of the campaign may cause.
@@ -94,7 +97,7 @@ class Member:
             ServerError: it does not start.
         """
         assert self._server is not None
-        until = trio.current_time() + PATIENCE
+        until = trio.current_time() + _PATIENCE
         while True:
             await self._server.start()
             try:
