@@ -125,7 +125,7 @@ async def test_a_busy_upstream_is_given_when_its_slots_are_free(
             # The database's clock is no virtual one.
             sql = "UPDATE handovers SET asked = asked - make_interval(secs => %s)"
             db.do(lambda db: db.execute(sql, (PATIENCE,)))
-            await trio.sleep(2 * LOOK)
+            await trio.sleep(2.5 * LOOK)  # each has looked twice
             assert (len(one.uses), other.uses) == (2, set())  # it drains, and is not given yet
             waits = one.submit()
             for ticket in tickets:
@@ -178,7 +178,7 @@ async def test_a_database_that_is_away_is_asked_again(db: Shared, autojump_clock
         await trio.sleep(5 * LOOK)
         assert len(one.uses) == 3  # as long as it is a member
         one.place.change = change  # type: ignore[method-assign]
-        await trio.sleep(2 * LOOK)
+        await trio.sleep(2.5 * LOOK)  # each has looked twice
         assert len(one.uses) == 3
 
 
@@ -188,17 +188,17 @@ async def test_requests_go_where_they_wait_least(db: Shared, autojump_clock: obj
         few, many = sorted((one, other), key=lambda server: len(server.uses))
         assert few.owners.route("m") is None
         few.submit()
-        await trio.sleep(2 * LOOK)
+        await trio.sleep(2.5 * LOOK)  # each has looked twice
         assert few.owners.route("m") == many.place.number
         assert few.owners.route(None) == many.place.number
         assert few.owners.route("m") == many.place.number
         assert few.owners.route("m") is None  # it has two slots, and two are on their way
         assert few.owners.route("no such") is None
-        await trio.sleep(2 * LOOK)
+        await trio.sleep(2.5 * LOOK)  # each has looked twice
         assert few.owners.route("m") == many.place.number  # they never came
         for _ in range(3):
             many.submit()
-        await trio.sleep(2 * LOOK)
+        await trio.sleep(2.5 * LOOK)  # each has looked twice
         assert few.owners.route("m") is None
         few.owners.stopped()
         assert few.owners.route("m") is None
@@ -208,7 +208,7 @@ async def test_texts_are_embedded_by_who_has_an_upstream_for_that(
     db: Shared, autojump_clock: object
 ) -> None:
     async with servers(db, 2) as (one, other):
-        await trio.sleep(2 * LOOK)
+        await trio.sleep(2.5 * LOOK)  # each has looked twice
         assert one.owners.embedder("m") is None
         assert one.owners.embedder(None) is None
         for backend in one.pool.backends:
