@@ -87,7 +87,7 @@ def _apply(db: Connection, migration: Migration, newest: int) -> None:
     db.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     found = applied(db)  # a statement of its own: it sees what the holder of the lock has done
     if max(found, default=0) > newest:
-        raise _newer(db.info.dbname, max(found), newest)
+        raise _newer(f"the database {db.info.dbname}", max(found), newest)
     if migration.number in found:
         return
     if not found:
