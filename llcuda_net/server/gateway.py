@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -68,6 +68,7 @@ from llcuda_net.util.version import package_version
 from llcuda_protocol import Hello
 
 if TYPE_CHECKING:
+    from llcuda_net.cluster.owners.loads import ModelLoad
     from llcuda_net.server.cluster.cluster import Cluster
 
 #: Seconds for which the readers of a generation that goes on here may come back, also those who
@@ -457,9 +458,9 @@ class Gateway:
         return self.cluster is not None
 
     @property
-    def elsewhere_models(self) -> Collection[str]:
-        """The names of the models that other servers of the cluster have."""
-        return () if self.cluster is None else self.cluster.models
+    def elsewhere_models(self) -> Mapping[str, ModelLoad]:
+        """The models that other servers of the cluster have, by each of their names."""
+        return {} if self.cluster is None else self.cluster.models
 
     def greet_peer(self, hello: Hello, *, under_tls: bool) -> GreetedPeer | None:
         """Whom another server of the cluster asks for; None: it is none."""

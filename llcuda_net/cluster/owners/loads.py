@@ -41,6 +41,15 @@ class ModelLoad(msgspec.Struct, frozen=True, array_like=True):
     queued: int = 0
     wait: float | None = None
 
+    def beside(self, other: ModelLoad) -> ModelLoad:
+        """What two servers have to do for it together; for how long one waits is not known."""
+        return ModelLoad(
+            tuple(dict.fromkeys((*self.aliases, *other.aliases))),
+            self.slots + other.slots,
+            self.free + other.free,
+            self.queued + other.queued,
+        )
+
 
 class Served(msgspec.Struct, frozen=True, array_like=True):
     """What a user was served of one model, in one class, since a server's life began.

@@ -10,7 +10,7 @@ await cluster.leave()                     # the others need not wait for the lea
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from llcuda_net.cluster import keys, leases
 from llcuda_net.cluster.leases import Member
 from llcuda_net.cluster.membership import Membership
 from llcuda_net.cluster.mirror import Mirror
+from llcuda_net.cluster.owners.loads import ModelLoad
 from llcuda_net.cluster.standing import Standing
 from llcuda_net.cluster.takeover import Takeover
 from llcuda_net.config.users import User
@@ -328,8 +329,8 @@ class Cluster:
         return None if server is None else await self.peers.embed(texts, user, server, model)
 
     @property
-    def models(self) -> Collection[str]:
-        """The names of the models that other servers have."""
+    def models(self) -> Mapping[str, ModelLoad]:
+        """The models that other servers have, by each of their names."""
         return self._owners.models
 
     def may_show(self) -> bool:

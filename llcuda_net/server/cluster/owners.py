@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -286,14 +286,17 @@ class Owners:
         return next((one.server for one in named), None)
 
     @property
-    def models(self) -> Collection[str]:
-        """The names of the models that other servers have, aliases included."""
-        return {
-            name
-            for one in self.others
-            for model, load in one.load.models.items()
-            for name in (model, *load.aliases)
-        }
+    def models(self) -> Mapping[str, ModelLoad]:
+        """The models that other servers have, with the slots of all of them: by each of its names,
+        which are its own and its aliases.
+        """
+        found: dict[str, ModelLoad] = {}
+        for one in self.others:
+            for name, load in one.load.models.items():
+                if (known := found.get(name)) is not None:
+                    load = load.beside(known)
+                found.update(dict.fromkeys((name, *load.aliases), load))
+        return found
 
     def route(self, model: str | None) -> int | None:
         """The server at which a request for a model is to wait; None: here.

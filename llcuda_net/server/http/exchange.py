@@ -8,11 +8,11 @@ call, when the publisher flushes the buffer.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import trio
 
@@ -39,6 +39,9 @@ from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
 from llcuda_net.telemetry.observers import Watches
 from llcuda_net.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from llcuda_net.cluster.owners.loads import ModelLoad
 
 _T = TypeVar("_T")
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -96,8 +99,8 @@ class HttpHost(QueryHost, Protocol):
         """Whether requests must wait for `started`."""
 
     @property
-    def elsewhere_models(self) -> Collection[str]:
-        """The names of the models that other servers of the cluster have."""
+    def elsewhere_models(self) -> Mapping[str, ModelLoad]:
+        """The models that other servers of the cluster have, by each of their names."""
 
     @property
     def startup_reason(self) -> str | None:

@@ -8,7 +8,7 @@ entry says.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +18,9 @@ from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.residence import Presence
+
+if TYPE_CHECKING:
+    from llcuda_net.cluster.owners.loads import ModelLoad
 
 LOADED, BUSY, LOADING, DOWN = "loaded", "busy", "loading", "down"
 #: States of a model, the best one first: that of its best upstream counts. Each with the one that
@@ -66,6 +69,8 @@ def meant(host: HttpHost, name: str | None, role: str = COMPLETIONS) -> tuple[st
         return default, default
     if not name or (len(names) <= 1 and host.settings.models is None):
         return None, names[0] if names else name or ""
+    if role == COMPLETIONS:
+        names = [*dict.fromkeys([*names, *_others(host)])]
     raise _unknown(name, names)
 
 
@@ -107,7 +112,34 @@ def models_of(host: HttpHost) -> list[dict[str, Any]]:
     by_name: dict[str, list[Backend]] = {}
     for name in dict.fromkeys(name for role in ROLES for name in pool.names(role)):
         by_name[name] = [one for one in pool.backends if one.model == name and not one.draining]
-    return [_model(name, backends, ours.get(name)) for name, backends in by_name.items()]
+    others = [_model_elsewhere(name, load) for name, load in _others(host).items()]
+    return [_model(name, backends, ours.get(name)) for name, backends in by_name.items()] + others
+
+
+def _others(host: HttpHost) -> dict[str, ModelLoad]:
+    """The models that only other servers of the cluster have, by their names without aliases."""
+    here = {name for role in ROLES for name in host.pool.names(role)}
+    return {
+        name: load
+        for name, load in host.elsewhere_models.items()
+        if name not in load.aliases and name not in here
+    }
+
+
+def _model_elsewhere(name: str, load: ModelLoad) -> dict[str, Any]:
+    """An entry of the list, of one that requests are sent to another server for."""
+    state = LOADED if load.slots else DOWN
+    return {
+        **_model(name, [], None),
+        "aliases": [*load.aliases],
+        "status": {"value": STATES[state], "args": []},
+        "source": "cluster",
+        "slots": load.slots,
+        "free_slots": load.free,
+        "state": state,
+        "capabilities": [COMPLETIONS],
+        "waiting": load.queued,
+    }
 
 
 def _model(name: str, backends: list[Backend], ours: dict[str, Any] | None) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class Model(msgspec.Struct):
     tags: list[str]
     status: ModelStatus
     architecture: ModelArchitecture
-    source: Literal["local", "upstream"]
+    source: Literal["local", "upstream", "cluster"]
     can_remove: bool
     context_length: int | None
     slots: Count

@@ -58,3 +58,8 @@ def test_what_another_version_writes_is_passed_over(db: Shared) -> None:
     say(db, one)
     db.do(lambda db: db.execute("UPDATE loads SET data = '\\x00'"))
     assert say(db, other) == {}
+
+
+def test_a_model_of_two_servers_has_the_slots_of_both() -> None:
+    one, other = ModelLoad(("a", "b"), 4, 1, 7, 2.5), ModelLoad(("b", "c"), 2, 2, 1, 0.5)
+    assert one.beside(other) == ModelLoad(("a", "b", "c"), 6, 3, 8, None)

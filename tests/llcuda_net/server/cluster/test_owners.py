@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.lowlevel
 
+from llcuda_net.cluster.owners.loads import ModelLoad
 from llcuda_net.cluster.owners.plan import PATIENCE
 from llcuda_net.cluster.standing import Standing
 from llcuda_net.config.upstreams import UpstreamSpec
@@ -194,6 +195,7 @@ async def test_requests_go_where_they_wait_least(db: Shared, autojump_clock: obj
         assert few.owners.route("m") == many.place.number
         assert few.owners.route("m") is None  # it has two slots, and two are on their way
         assert few.owners.route("no such") is None
+        assert few.owners.models == dict.fromkeys(("m", "fake"), ModelLoad(("fake",), 2, 2))
         await trio.sleep(2.5 * LOOK)  # each has looked twice
         assert few.owners.route("m") == many.place.number  # they never came
         for _ in range(3):

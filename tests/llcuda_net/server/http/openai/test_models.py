@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+from msgspec import convert
+
+from llcuda_net.cluster.owners.loads import ModelLoad
 from llcuda_net.config.upstreams import UpstreamSpec
+from llcuda_net.server.gateway import Gateway
+from llcuda_net.server.http.openapi.answers import Model
 from llcuda_net.upstream.backend import Backend
 from tests.support.server.memory_server import FakeUpstream, serving
 from tests.support.server.sse_client import send
@@ -45,6 +51,29 @@ async def test_a_model_with_two_upstreams_is_one(autojump_clock: object) -> None
         backends[0].loading = True
         (model,) = (await (await send(listener, "GET", "/v1/models")).json())["data"]
         assert model["state"] == "loading"
+
+
+async def test_a_model_that_only_another_server_has(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = ModelLoad(("big",), 4, 1, 3)
+    found = {"large": large, "big": large, "fake": ModelLoad((), 9, 9), "gone": ModelLoad()}
+    monkeypatch.setattr(Gateway, "elsewhere_models", found)
+    async with serving(FakeUpstream()) as (_, listener):
+        models = (await (await send(listener, "GET", "/v1/models")).json())["data"]
+        alone = await (await send(listener, "GET", "/v1/models/big")).json()
+        missing = await (await send(listener, "GET", "/v1/models/x")).json()
+    assert [(one["id"], one["source"]) for one in models] == [
+        ("fake", "upstream"),
+        ("large", "cluster"),
+        ("gone", "cluster"),
+    ]
+    assert alone == models[1]
+    assert (alone["aliases"], alone["slots"], alone["free_slots"]) == (["big"], 4, 1)
+    assert (alone["state"], alone["waiting"]) == ("loaded", 3)
+    assert (models[2]["state"], models[2]["status"]["value"]) == ("down", "unloaded")
+    assert "there are: fake, large, gone" in missing["error"]["message"]
+    convert(models, list[Model])  # as the document of the API says
 
 
 async def test_a_model_that_is_not_there(autojump_clock: object) -> None:
