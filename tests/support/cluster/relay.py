@@ -102,6 +102,8 @@ class Relay:
         while data := client.recv(65_536):
             if not self._may_pass(client, data):
                 return
+            if state and _HEAD.search(data) is None:
+                state[-1].body += data  # it came apart from its head
             seen += data
             while (head := _HEAD.search(seen)) is not None:
                 key = _KEY.search(head[2])
