@@ -19,6 +19,7 @@ from llcuda_net.errors import (
     LeaseLost,
     Overloaded,
     RequestError,
+    ShuttingDown,
     StorageUnavailable,
     UpstreamUnavailable,
 )
@@ -26,7 +27,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.registry import Registry
 from llcuda_net.generation.request import hash_of_request
 from llcuda_net.generation.state import State
-from llcuda_net.server.cluster.placing import Asked, Placing, check_sent
+from llcuda_net.server.cluster.placing import _HANDOVER, Asked, NowhereError, Placing, check_sent
 from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.records import Level, Result
 from llcuda_protocol import Generate
@@ -354,3 +355,83 @@ async def test_keys_of_what_is_gone_are_swept(db: Shared, autojump_clock: object
     one.registry.remove(third, stored=True)
     await one.placing.sweep_once()
     assert [meaning(db, key) for key in "abc"] == [first.id, None, third.id]
+
+
+NONE_THERE = UpstreamUnavailable("another server asks it now", retry=True)
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+@pytest.mark.parametrize(
+    "refusal", [NONE_THERE, ShuttingDown("it stops"), LeaseLost("it is lost", retry=True)]
+)
+async def test_what_another_server_refuses_is_placed_again_and_runs_once(
+    db: Shared, autojump_clock: object, key: str | None, refusal: RequestError
+) -> None:
+    one = Server(db, route=7)
+    one.outcomes = [refusal, refusal, None]
+    found = await one.begin(ask(key))
+    assert one.begun == []
+    assert found.error is None
+    assert [server for _, server in one.sent] == [7, 7, 7]
+    first, *again = (name for name, _ in one.sent)
+    assert first == key
+    assert again == [found.key] * 2  # by which the other server knows it, if it has begun after all
+    assert found.key is not None
+
+
+async def test_what_was_accepted_elsewhere_is_placed_once(
+    db: Shared, autojump_clock: object
+) -> None:
+    one = Server(db)
+    sent = generation(ask())
+    sent.error, sent.accepted = NONE_THERE, True
+    await one._settle(sent)
+    sent.accepted = False
+    with pytest.raises(NowhereError):
+        await one._settle(sent)
+    one = Server(db, route=7)
+    one.outcomes = [Overloaded("the queue is full")]  # true everywhere: its user is told
+    assert (await one.begin(ask())).error is not None
+    assert len(one.sent) == 1
+
+
+async def test_a_request_waits_while_servers_change_who_asks_its_upstreams(
+    db: Shared, autojump_clock: object
+) -> None:
+    one = Server(db)
+    one.elsewhere = one.alone_elsewhere = True
+    begun = trio.current_time()
+
+    async def settle() -> None:
+        await trio.sleep(5.0)
+        assert one.begun == []
+        one.alone_elsewhere = False  # this server has got it
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(settle)
+        found = await one.begin(ask())
+    assert one.begun == [found]
+    assert 5.0 <= trio.current_time() - begun < 6.0
+
+
+async def test_where_that_does_not_end_it_waits_here(db: Shared, autojump_clock: object) -> None:
+    one = Server(db, route=7)
+    one.elsewhere = one.alone_elsewhere = True
+    one.outcomes = [NONE_THERE] * 1000
+    begun = trio.current_time()
+    found = await one.begin(ask())
+    assert one.begun == [found]
+    assert _HANDOVER <= trio.current_time() - begun < _HANDOVER + 1.0
+
+
+async def test_what_was_sent_here_is_refused_at_once_where_others_alone_have_its_model(
+    db: Shared, autojump_clock: object
+) -> None:
+    one = Server(db, route=7)
+    one.elsewhere = one.alone_elsewhere = True
+    begun = trio.current_time()
+    with pytest.raises(UpstreamUnavailable) as caught:
+        await one.begin(ask(None), here=True)
+    assert caught.value.retry
+    assert (one.sent, one.begun) == ([], [])
+    assert trio.current_time() == begun
