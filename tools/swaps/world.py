@@ -290,6 +290,8 @@ class World:
         if one.failed_until > self.now or one.given_up:
             raise BrokenPolicyError(f"{one.name} is loaded though its load has just failed")
         self.loads.append((self.now, one.name))
+        if one.wanted is False:
+            one.wanted = None  # a request overrules it
         self._move(one, Presence.LOADING)
         epoch = one.epoch
         claimed = one.waiting[0].submitted if one.waiting else self.now
@@ -339,8 +341,6 @@ class World:
 
         def end() -> None:
             if one.epoch == epoch:
-                if one.wanted is False:
-                    one.wanted = None
                 self._move(one, Presence.UNLOADED)
 
         self.at(self.now + self.unload_takes, end)

@@ -119,7 +119,8 @@ class Machine(RuleBasedStateMachine):
                 raise BrokenPolicyError(f"{one.name} is never loaded: {world}")
             if one.running or one.presence in (Presence.LEAVING, Presence.UNLOADING):
                 raise BrokenPolicyError(f"{one.name} is stuck: {world}")
-            if one.pinned and one.presence is not Presence.LOADED and not one.given_up:
+            missing = one.presence is not Presence.LOADED and not one.given_up
+            if one.pinned and missing and one.wanted is not False:
                 held = [m for m in states if m.pinned and m.name != one.name]
                 if sum((m.need for m in held), one.need).within(world.budget.room):
                     raise BrokenPolicyError(f"{one.name} is pinned, and not loaded")
@@ -135,6 +136,25 @@ TestMachine.settings = settings(
     report_multiple_bugs=False,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes
 )
+
+
+def test_a_pinned_model_that_was_unloaded_by_hand_stays_so_until_it_is_asked_for() -> None:
+    """Whether its process ends by itself or is killed meanwhile."""
+    for killed in (False, True):
+        machine = Machine()
+        machine.pin_or_not("a")
+        machine.time_passes(5.0)
+        machine.asked_by_hand("a", False)
+        if killed:
+            machine.crash("a")
+        machine.time_passes(30.0)
+        one = machine.world.models["a"]
+        assert (one.presence, one.wanted) == (Presence.UNLOADED, False)
+        machine.teardown()
+        machine.submit("a", 0.5)
+        machine.time_passes(30.0)
+        assert (one.presence, one.wanted) == (Presence.LOADED, None)
+        machine.teardown()
 
 
 # -- broken policies: each must be noticed -------------------------------------------------------
