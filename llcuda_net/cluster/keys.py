@@ -53,6 +53,12 @@ _UNKNOWN = (
     " AND NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = k.generation)"
     " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation)"
 )
+_LOCK = "SELECT 1 FROM keys WHERE generation = ANY(%s) ORDER BY owner, key FOR UPDATE"
+_RELEASE = (
+    "DELETE FROM keys k WHERE generation = ANY(%s)"
+    " AND NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = k.generation)"
+    " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation)"
+)
 _VOID_OF_OTHERS = (
     "DELETE FROM keys k WHERE NOT EXISTS (SELECT 1 FROM servers s WHERE s.number = k.server"
     " AND NOT s.fenced) AND NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = k.generation)"
@@ -166,9 +172,14 @@ def find(db: Connection, owner: str, key: str) -> Held | None:
 
 
 def release(db: Connection, generations: Sequence[str]) -> int:
-    """Free the keys of generations that are gone; how many were theirs."""
-    sql = "DELETE FROM keys WHERE generation = ANY(%s)"
-    return db.execute(sql, ([*generations],)).rowcount
+    """Free the keys of generations that are gone; how many were theirs.
+
+    One that was accepted meanwhile keeps its key: who accepts it locks that row. So the look is a
+    statement of its own, behind the lock, and sees what those had committed for whom it waited.
+    """
+    ids = [*generations]
+    db.execute(_LOCK, (ids,))
+    return db.execute(_RELEASE, (ids,)).rowcount
 
 
 def unknown(db: Connection, me: int) -> list[str]:

@@ -383,10 +383,14 @@ class Persistence:
         return await self._storage.transient.erased()
 
     def keeps_alone(self, id_: str) -> bool:
-        """Whether one that is over is kept in this data directory, and not in the store."""
+        """Whether one is in this data directory, and neither in the registry nor in the store: it
+        is over, or was left where it was.
+        """
         storage = self._storage
         return storage is not None and (
-            id_ in storage.transient or any(one.id == id_ for one in storage.unstored)
+            id_ in storage.transient
+            or any(one.id == id_ for one in storage.unstored)
+            or any(one.generation.id == id_ for one in self._left)
         )
 
     def will_store(self, generation: Generation) -> bool:

@@ -271,7 +271,7 @@ class Storage:
         gone = await trio.to_thread.run_sync(sort_out, elsewhere, store, self.transient.ids)
         left.committed += gone.committed
         for entry in gone.entries:
-            self.journal.forget(entry)
+            self.journal.forget(entry, elsewhere=True)
         reached = await trio.to_thread.run_sync(store.reached)
         for entry, ended in left.committed:
             self._outcomes.forget(entry, reached, 0 if ended is None else ended.finished)
@@ -468,7 +468,7 @@ class Storage:
 
     def forget(self, entry: JournalEntry) -> None:
         """Forget one that another server has."""
-        self.journal.forget(entry)
+        self.journal.forget(entry, elsewhere=True)
 
     # -- reading ------------------------------------------------------------------------------
 

@@ -364,8 +364,9 @@ class Placing:
         """Free the keys of generations that this server took them for and has no more.
 
         Raises:
-            RequestError: the database does not answer.
+            RequestError: the database does not answer; this server is no member.
         """
+        self._cluster.check_open()  # what is set aside may go on, with its key
         number = self._cluster.number
         unknown = await self._cluster.ask(_WHAT, partial(keys.unknown, me=number))
         gone = [

@@ -244,16 +244,19 @@ class Journal(DurableAppender):
             self.appended[entry] = 0
         return entry
 
-    def forget(self, entry: JournalEntry, reached: int = 0) -> None:
+    def forget(self, entry: JournalEntry, reached: int = 0, *, elsewhere: bool = False) -> None:
         """The store has the result: the journal need not keep the entry. Never raises.
 
         Args:
             reached: Store.reached, after the commit; 0 where no result was stored.
+            elsewhere: another server has it: what the database says of it is not ours to change.
         """
         self._reserve.release(entry.slot)
         self._unfollow(entry)
         if entry.mirrored and self.replica is not None:
-            self.replica.forget(entry.slot, entry.opened.generation, stored=reached > 0)
+            self.replica.forget(
+                entry.slot, entry.opened.generation, stored=reached > 0 or elsewhere
+            )
             if not reached:
                 self.replica.send()
             entry.mirrored = False

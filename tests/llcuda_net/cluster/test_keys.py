@@ -194,3 +194,19 @@ def test_keys_of_what_is_nowhere_are_found_and_freed(db: Shared) -> None:
     assert db.do(keys.sweep) == 1
     found = [meaning(db, name) for name in ("k0", "k1", "k2", "k3", "h")]
     assert found == [None, "g1", "g2", None, "h"]
+
+
+def test_what_is_accepted_or_stored_keeps_its_key_from_a_late_release(db: Shared) -> None:
+    one = db.join()
+    assert claim(db, one, key("g1", "k1"), key("g2", "k2")) == {}
+    put(db, "g2", "done", "k2")
+
+    def accept_it(db: Connection) -> None:
+        assert keys.claim(db, one, [key("g1", "k1")]) == {}
+        accept(db, one, "g1")
+
+    with standing(db.url, db.pool, lambda s: s.change("it", accept_it)):
+        late = db.pool.submit(db.beside(partial(keys.release, generations=["g1", "g2"])))
+        wait_for_lock(db.url)
+    assert late.result(60) == 0
+    assert [meaning(db, name) for name in ("k1", "k2")] == ["g1", "g2"]

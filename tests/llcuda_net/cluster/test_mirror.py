@@ -210,6 +210,20 @@ async def test_records_beyond_the_rate_wait_and_are_woken_by_nothing(
     assert database.logs(one) == {"generation-1": pieces(committer.BURST + 19)}
 
 
+async def test_what_another_server_has_is_forgotten_without_a_word(
+    database: Database, tmp_path: Path
+) -> None:
+    one = database.join()
+    async with database.serving(tmp_path, one) as storage:
+        kept, other = (storage.start(opened(n, level=Level.CLUSTER)) for n in (1, 2))
+        await storage.accepted(kept)
+        await storage.accepted(other)
+        storage.forget(kept)  # it may be adopted here again, before the next batch
+        grown(other, 1)
+        await committed(storage)
+        assert database.owned(one) == {"generation-1", "generation-2"}
+
+
 def _lock_server(db: Connection, server: int) -> None:
     db.execute("SELECT 1 FROM servers WHERE number = %s FOR UPDATE", (server,))
 
