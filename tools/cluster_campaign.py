@@ -40,7 +40,8 @@ First two users ask for more than there is, at different servers, the one three 
 must get about the same.
 
 Answers follow from the prompt, token by token; those of a third of the requests do not, and are
-others at each run: all readers of one must get the same, and the store must have it. Checked: each
+others at each run: all readers of one must get the same, and the store must have it (but for
+responses at the level disk, whose readers cannot say that they are ahead). Checked: each
 piece that a client gets; each acknowledged result in the store, at once and unaltered at the end;
 no result that no client knows of; one key is one generation, asked at two servers at once; every
 request comes to its end, and no generation is left; no traceback in a log.
