@@ -340,6 +340,15 @@ class Cluster:
         self._life.news()
         return False
 
+    def check_shown(self) -> None:
+        """Return if readers may be shown what runs here.
+
+        Raises:
+            LeaseLost: not now, since another server may have it: by the clock, which is asked.
+        """
+        if not self.may_show():
+            raise self._life.error()
+
     async def find(self, id_: str, owner: str | None) -> Generation | None:
         """A generation of this owner (None: of any) that another server has; None: none has it.
 

@@ -23,6 +23,9 @@ _T = TypeVar("_T")
 class Elsewhere(Protocol):
     """The generations of other servers; see Cluster."""
 
+    def check_shown(self) -> None:
+        """Return if readers may be shown what runs here; raises LeaseLost."""
+
     async def find(self, id_: str, owner: str | None) -> Generation | None:
         """One that another server has; None: none has it. Raises RequestError."""
 
@@ -76,6 +79,9 @@ class Finder:
         """
         here = self._registry.find(id_, owner)
         if here is not None:
+            # Who was asleep may be asked before anything here has looked at the clock.
+            if self._elsewhere is not None and here.entry is not None and not here.ended:
+                self._elsewhere.check_shown()
             return here
         try:
             return await self._stored(id_, owner)

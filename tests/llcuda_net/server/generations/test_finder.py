@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from llcuda_net.config.users import ANONYMOUS
-from llcuda_net.errors import InvalidRequest, Overloaded, UnknownGeneration
+from llcuda_net.errors import InvalidRequest, LeaseLost, Overloaded, UnknownGeneration
 from llcuda_net.storage.chat_history import history
 from llcuda_net.storage.records import Level, Result
 from llcuda_protocol import Accepted, Done, Generate
@@ -97,3 +97,20 @@ async def test_results_are_read_one_after_the_other(tmp_path: Path) -> None:
             for _ in range(20):
                 nursery.start_soon(finder.result, id_, None)
         assert most == 1
+
+
+class Asleep:
+    """A cluster in which this server has slept for longer than its lease, and has just woken up."""
+
+    def check_shown(self) -> None:
+        raise LeaseLost("it has slept", retry=True)
+
+
+async def test_what_runs_here_is_shown_only_while_nobody_else_may_have_it(tmp_path: Path) -> None:
+    async with keeping(tmp_path, paused()) as (_, listener):
+        _, id_ = await _begun(listener, Level.DISK)
+        finder = listener.server.finder
+        assert (await finder.find(id_, None)).id == id_
+        finder._elsewhere = Asleep()  # type: ignore[assignment]
+        with pytest.raises(LeaseLost):
+            await finder.find(id_, None)
