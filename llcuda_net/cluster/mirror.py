@@ -16,6 +16,7 @@ from llcuda_net.cluster import leases, recovery
 from llcuda_net.cluster.committer import Committer, fenced
 from llcuda_net.cluster.portions import Life, Over, Started
 from llcuda_net.errors import StorageError
+from llcuda_net.storage.journal.threads.orders import ordered
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.replica.interface import Accept, Adopted, Committed, Entry, Former, Replica
@@ -197,25 +198,13 @@ class Mirror(Committer, Replica):
 
     async def _ordered(self, work: Callable[[], _T]) -> _T:
         """Do something in the thread, between two batches, to its end; raises what it raises."""
-        token = trio.lowlevel.current_trio_token()
-        task = trio.lowlevel.current_task()
-        done: list[_T] = []
-        failure: list[BaseException] = []
 
-        def order() -> None:
-            try:
-                done.append(work())
-            except BaseException as error:
-                failure.append(error)
-            token.run_sync_soon(trio.lowlevel.reschedule, task)
+        def give(order: Callable[[], object]) -> None:
+            self._orders.put(order)
+            if self._ended:  # nobody else executes it
+                self._drain()
 
-        self._orders.put(order)
-        if self._ended:  # nobody else executes it
-            self._drain()
-        await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
-        if failure:
-            raise failure[0]
-        return done[0]
+        return await ordered(give, work)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See Replica."""

@@ -435,11 +435,6 @@ class Storage:
             await self._outcomes.keep(entry, generation.result())
         return left.running
 
-    async def abandoned(self, ids: Sequence[str]) -> set[str]:
-        """After a fence: those of these generations that no other server has, or has ended."""
-        assert self.replica is not None
-        return await self.replica.orphaned(ids)
-
     def begin_again(self, one: Recovered) -> None:
         """Have one that was abandoned be the new life's."""
         assert self.replica is not None

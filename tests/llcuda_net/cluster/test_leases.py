@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -11,34 +11,20 @@ from typing import TypeVar
 import pytest
 
 from llcuda_net.cluster import leases
-from llcuda_net.storage.postgres.connection import Connection, Session
-from llcuda_net.storage.postgres.migrations import migrate
+from llcuda_net.storage.postgres.connection import Connection
 from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.replica.bodies import joined
 from llcuda_net.storage.replica.interface import Accept, Adopted
+from tests.support.cluster.database import LONG, OVER, Shared
 from tests.support.storage.interleaving import standing, wait_for_lock
 from tests.support.storage.postgres import Postgres
 from tests.support.storage.records import result
 
 _T = TypeVar("_T")
-#: Seconds of a lease that is over as soon as it is taken, and of one that is not over in this test.
-OVER, LONG = -1.0, 3600.0
 
 
-class Cluster:
-    """A database, and transactions in it."""
-
-    def __init__(self, url: str, pool: ThreadPoolExecutor) -> None:
-        self.url = url
-        self.pool = pool
-        self.session = Session(url, write=True)
-        migrate(self.session)
-
-    def do(self, work: Callable[[Connection], _T]) -> _T:
-        return self.session.change("it", work)
-
-    def join(self, seconds: float) -> int:
-        return self.do(lambda db: leases.join(db, "name", "127.0.0.1:1", seconds))
+class Cluster(Shared):
+    """A database that servers share, and what is asked of it here."""
 
     def append(self, server: int, number: int, data: bytes = b"x") -> bool:
         return self.do(lambda db: leases.append(db, server, number, data))
@@ -46,20 +32,8 @@ class Cluster:
     def journal(self, server: int) -> list[bytes]:
         return self.do(lambda db: [data for _, data in leases.journal(db, server)])
 
-    def fence(self, me: int, other: int) -> bool:
+    def try_to_fence(self, me: int, other: int) -> bool:
         return self.do(lambda db: leases.fence(db, me, other))
-
-    def beside(self, work: Callable[[Connection], _T]) -> Callable[[], _T]:
-        """The same on a connection of its own, in a thread."""
-
-        def run() -> _T:
-            session = Session(self.url, write=True)
-            try:
-                return session.change("it", work)
-            finally:
-                session.close()
-
-        return run
 
 
 @pytest.fixture
@@ -96,13 +70,13 @@ def test_who_is_fenced_writes_nothing_more(cluster: Cluster) -> None:
     assert cluster.append(one, 1)
     assert cluster.do(lambda db: leases.expired(db, other, 0)) == [one]
     assert cluster.do(lambda db: leases.expired(db, one, 0)) == []
-    assert cluster.fence(other, one)
-    assert cluster.fence(other, one)  # the answer was lost
+    assert cluster.try_to_fence(other, one)
+    assert cluster.try_to_fence(other, one)  # the answer was lost
     assert not cluster.append(one, 2)
     assert not cluster.append(one, 1)  # it may be there, but is not to be shown any more
     assert not cluster.do(lambda db: leases.renew(db, one, LONG))
     assert not cluster.do(lambda db: leases.append(db, one, 3, b"x", [Accept("g", "")]))
-    assert not cluster.fence(one, other)
+    assert not cluster.try_to_fence(one, other)
     assert cluster.journal(one) == [b"x"]
     assert cluster.do(lambda db: leases.owned(db, one)) == {}
 
@@ -110,11 +84,11 @@ def test_who_is_fenced_writes_nothing_more(cluster: Cluster) -> None:
 def test_nobody_fences_who_has_renewed_or_himself(cluster: Cluster) -> None:
     one, other = cluster.join(OVER), cluster.join(LONG)
     assert cluster.do(lambda db: leases.renew(db, one, LONG))
-    assert not cluster.fence(other, one)
+    assert not cluster.try_to_fence(other, one)
     assert cluster.do(lambda db: leases.expired(db, other, 0)) == []
-    assert not cluster.fence(other, other + 5)
+    assert not cluster.try_to_fence(other, other + 5)
     assert cluster.do(lambda db: leases.renew(db, one, OVER))
-    assert not cluster.fence(one, one)
+    assert not cluster.try_to_fence(one, one)
     assert cluster.append(one, 1)
     assert cluster.do(lambda db: leases.expired(db, other, 0)) == [one]
 
@@ -192,7 +166,7 @@ def taken_over(cluster: Cluster) -> tuple[int, int]:
         data = name.encode()
         accept = partial(leases.append, accepts=[Accept(name, "ann")])
         assert cluster.do(partial(accept, me=gone, number=number, data=data))
-    assert cluster.fence(one, gone)
+    assert cluster.try_to_fence(one, gone)
     return gone, one
 
 
@@ -211,7 +185,7 @@ def test_generations_move_with_their_logs(cluster: Cluster) -> None:
     assert cluster.journal(gone) == []
     assert cluster.journal(one) == [joined([b"log of g"]), joined([b"log of h"])]
     assert cluster.do(lambda db: leases.owned(db, one)) == {"g": 2, "h": 2}
-    assert not cluster.fence(one, gone)
+    assert not cluster.try_to_fence(one, gone)
     assert cluster.do(lambda db: leases.expired(db, one, 0)) == []
 
 
@@ -220,16 +194,16 @@ def test_an_adopter_that_dies_is_followed_by_another(cluster: Cluster) -> None:
     adopt = partial(leases.adopt, generations=[Adopted("g", [b"g"])], number=1)
     assert cluster.do(lambda db: adopt(db, me=one, other=gone)) == {"g": 2}
     heir = cluster.join(LONG)
-    assert not cluster.fence(heir, gone)  # the adopter lives
+    assert not cluster.try_to_fence(heir, gone)  # the adopter lives
     assert cluster.do(lambda db: leases.adopt(db, heir, gone, 1, [Adopted("h", [b"h"])])) is None
     assert cluster.do(lambda db: leases.renew(db, one, OVER))
     assert cluster.do(lambda db: leases.expired(db, heir, 0)) == [one]
-    assert cluster.fence(heir, one)
+    assert cluster.try_to_fence(heir, one)
     rest = [Adopted("h", [b"h"])]
     assert cluster.do(lambda db: leases.adopt(db, one, gone, 2, rest)) is None  # it wakes up
     assert cluster.do(lambda db: leases.owned(db, gone)) == {"h": 1}
     assert cluster.do(lambda db: leases.expired(db, heir, 0)) == [gone, one]
-    assert cluster.fence(heir, gone)
+    assert cluster.try_to_fence(heir, gone)
     assert cluster.do(lambda db: adopt(db, me=one, other=gone)) is None
     moved = [Adopted("g", [b"g"]), Adopted("h", [b"h"])]
     assert cluster.do(lambda db: leases.adopt(db, heir, one, 1, moved)) == {"g": 3}
@@ -258,7 +232,7 @@ def test_a_fenced_server_ends_nothing_that_its_adopter_has_ended(cluster: Cluste
     accepts = [Accept("g", "ann")]
     me, other = cluster.join(OVER), cluster.join(LONG)
     assert cluster.do(lambda db: leases.append(db, me, 1, b"x", accepts))
-    assert cluster.fence(other, me)
+    assert cluster.try_to_fence(other, me)
     assert cluster.do(lambda db: leases.adopt(db, other, me, 1, [Adopted("g", [b"x"])]))
 
     def end(db: Connection, ids: list[str]) -> None:

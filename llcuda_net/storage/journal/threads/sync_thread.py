@@ -20,13 +20,13 @@ from functools import partial
 from typing import TypeVar
 
 import structlog
-import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal.disk import Files, as_storage_error
 from llcuda_net.storage.journal.marks import Marks
 from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.journal.segments import Segment
+from llcuda_net.storage.journal.threads.orders import ordered
 
 log = structlog.get_logger(__name__)
 
@@ -104,23 +104,7 @@ class SyncThread:
 
     async def call(self, work: Callable[[], _T]) -> _T:
         """Do something in the thread, not beside a sync, to its end; raises what it raises."""
-        token = trio.lowlevel.current_trio_token()
-        task = trio.lowlevel.current_task()
-        done: list[_T] = []
-        failure: list[BaseException] = []
-
-        def order() -> None:
-            try:
-                done.append(work())
-            except BaseException as error:
-                failure.append(error)
-            token.run_sync_soon(trio.lowlevel.reschedule, task)
-
-        self._orders.put(order)
-        await trio.lowlevel.wait_task_rescheduled(_not_now)
-        if failure:
-            raise failure[0]
-        return done[0]
+        return await ordered(self._orders.put, work)
 
     def order(self, work: Callable[[], object]) -> None:
         """The same, of which nobody waits for the end; it must not raise."""
@@ -188,8 +172,3 @@ class SyncThread:
         # Also one who came meanwhile may have what it waits for.
         if self._awaited > before or self.failed is not None:
             self.wake()
-
-
-def _not_now(_: object) -> trio.lowlevel.Abort:
-    """What the thread does comes to its end."""
-    return trio.lowlevel.Abort.FAILED
