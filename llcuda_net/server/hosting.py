@@ -107,7 +107,7 @@ class Hosting:
         return await self.finder.stored(id_)
 
     def keeps_alone(self, id_: str) -> bool:
-        """Whether a generation that is over is kept here, and not where other servers find it."""
+        """Whether one that is over or set aside is here, and where nobody else finds it."""
         return self.persistence.keeps_alone(id_)
 
     def without_upstream(self) -> list[tuple[Generation, str | None]]:

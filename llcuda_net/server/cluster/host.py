@@ -100,7 +100,7 @@ class OwnersHost(ClusterHost, Protocol):
         """Whether other servers alone do."""
 
     def keeps_alone(self, id_: str) -> bool:
-        """Whether a generation that is over is kept here and nowhere else."""
+        """Whether one that is over or set aside is here, and where nobody else finds it."""
 
     def left_aside(self, only: Generation | None = None) -> list[Left]:
         """What was suspended since the last call; or of that just this one."""

@@ -119,7 +119,7 @@ class Host(Protocol):
         """Whether other servers alone do."""
 
     def keeps_alone(self, id_: str) -> bool:
-        """Whether a generation that is over is kept here and nowhere else."""
+        """Whether one that is over or set aside is here, and where nobody else finds it."""
 
 
 class Asked:
