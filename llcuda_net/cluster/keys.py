@@ -171,6 +171,21 @@ def find(db: Connection, owner: str, key: str) -> Held | None:
     return Held(generation, bytes(request_hash), server, state is not None, state == "done")
 
 
+def begun(db: Connection, owner: str, prefix: str) -> list[str]:
+    """The generations that have an owner's keys of this beginning, and are not over.
+
+    Args:
+        prefix: with a last character of one byte.
+    """
+    first = prefix.encode()
+    behind = first[:-1] + bytes((first[-1] + 1,))
+    sql = (
+        "SELECT k.generation FROM keys k WHERE k.owner = %s AND k.key >= %s AND k.key < %s"
+        " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation)"
+    )
+    return [id_ for (id_,) in db.execute(sql, (owner, first, behind))]
+
+
 def release(db: Connection, generations: Sequence[str]) -> int:
     """Free the keys of generations that are gone; how many were theirs.
 

@@ -207,8 +207,17 @@ def test_a_batch_that_is_cancelled_at_the_other_server(postgres: Postgres, tmp_p
     with held_upstream(2) as upstream:
         one, two = pair(postgres, tmp_path, upstream)
         with running_server(*one) as a, running_server(*two) as b:
-            id_ = begin_batch(a, 20)
-            wait_until(lambda: ask(b, "GET", f"batches/{id_}")["status"] == "in_progress", "it")
-            ask(b, "POST", f"batches/{id_}/cancel")
-            wait_until(lambda: ask(b, "GET", f"batches/{id_}")["status"] == "cancelled", "its end")
+            for made_at, cancelled_at in ((a, b), (b, a)):  # one of them has the upstream
+                id_ = begin_batch(made_at, 20)
+
+                def running(at: RunningServer) -> list[str]:
+                    listed = ask(at, "GET", "generations?limit=100")["data"]
+                    return [one["id"] for one in listed if one["state"] in ("queued", "running")]
+
+                wait_until(lambda: bool(running(a) and running(b)), "its lines")
+                ask(cancelled_at, "POST", f"batches/{id_}/cancel")
+                path = f"batches/{id_}"
+                wait_until(lambda: ask(b, "GET", path)["status"] == "cancelled", "its end")  # noqa: B023
+                # None is left, though each of them would wait for ever.
+                wait_until(lambda: not running(a) and not running(b), "the end of its lines")
             release(upstream)

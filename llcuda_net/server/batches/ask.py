@@ -20,7 +20,6 @@ from llcuda_net.server.http.exchange import Exchange, Handler, HttpHost
 from llcuda_net.server.http.request import Headers, HttpRequest
 from llcuda_net.server.tcp.room import Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
-from llcuda_net.storage.objects.batches import Batch
 from llcuda_net.util.time_ids import uuid7
 from llcuda_protocol import Attach
 
@@ -137,13 +136,6 @@ async def ask(
         log.exception("batch_line_crashed", id=id_)
         error = HttpError(500, "a bug in the server; its log has more", type=SERVER)
     return Answer(error.status, error.body, id_, error.headers)
-
-
-def cancel(host: HttpHost, batch: Batch) -> None:
-    """End all lines of a batch that still run, whichever server has begun them."""
-    for one in host.generations.running(batch.owner):
-        if one.key is not None and one.key.startswith(f"{batch.id}:"):
-            one.cancel()
 
 
 def _nothing() -> None:

@@ -13,7 +13,7 @@ import trio
 from llcuda_net.config.users import User
 from llcuda_net.errors import RequestError
 from llcuda_net.server.batches import output
-from llcuda_net.server.batches.ask import ask, cancel, was_asked
+from llcuda_net.server.batches.ask import ask, was_asked
 from llcuda_net.server.batches.lines import Checker, body_of
 from llcuda_net.server.batches.owned import OwnedObjects
 from llcuda_net.server.batches.places import Places
@@ -225,11 +225,11 @@ class Run:
         )
 
     async def _give_up(self) -> None:
-        """End what is still asked, here or by the last server, and all that was not yet asked."""
+        """End what is still asked, whichever server has it, and all that was not yet asked."""
         batch = self._batch
         if batch.ends == batches.COMPLETED or not batch.total:
             return
-        cancel(self._host, batch)
+        await self._host.generations.cancel_keys(batch.owner, f"{batch.id}:")
         await output.give_up(self._objects, batch, self._over)
 
     async def _following(self) -> Line | None:

@@ -366,6 +366,17 @@ class Cluster:
         """
         return await self.peers.find_by_key(key, owner)
 
+    async def cancel_keys(self, owner: str, prefix: str) -> None:
+        """End what other servers run, or will, under an owner's keys of this beginning.
+
+        Raises:
+            RequestError: the database does not answer.
+        """
+        begun = partial(keys.begun, owner=owner, prefix=prefix)
+        for id_ in await self.ask("what has these keys cannot be found", begun):
+            if self._host.registry.find(id_, None) is None:
+                self.peers.cancel(id_)
+
     async def states(self, ids: Collection[str], owner: str | None) -> dict[str, State]:
         """The states of those of an owner's (None: anybody's) generations that others have."""
         return await self.peers.states(ids, owner)

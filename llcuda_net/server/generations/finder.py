@@ -32,6 +32,9 @@ class Elsewhere(Protocol):
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
         """One that another server has under this key; None: none has. Raises RequestError."""
 
+    async def cancel_keys(self, owner: str, prefix: str) -> None:
+        """End what others run under an owner's keys of this beginning. Raises RequestError."""
+
     async def states(self, ids: Collection[str], owner: str | None) -> dict[str, State]:
         """The states of those that other servers have. Raises RequestError."""
 
@@ -105,6 +108,18 @@ class Finder:
         if result is not None:
             return await self._stored(result.id, owner)
         return None if self._elsewhere is None else await self._elsewhere.find_by_key(key, owner)
+
+    async def cancel_keys(self, owner: str, prefix: str) -> None:
+        """End what still runs under an owner's keys of this beginning, here or elsewhere.
+
+        Raises:
+            RequestError: the cluster cannot say what that is.
+        """
+        for one in self._registry:
+            if one.owner == owner and not one.ended and (one.key or "").startswith(prefix):
+                one.cancel()
+        if self._elsewhere is not None:
+            await self._elsewhere.cancel_keys(owner, prefix)
 
     async def states(self, ids: Collection[str], owner: str | None) -> dict[str, State]:
         """The states of those of an owner's (None: anybody's) generations among these that there

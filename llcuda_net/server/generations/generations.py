@@ -148,6 +148,14 @@ class Generations:
         """An owner's generations (None: everybody's) that are not over."""
         return [one for one in self._registry if owner in (None, one.owner) and not one.ended]
 
+    async def cancel_keys(self, owner: str, prefix: str) -> None:
+        """End what still runs under an owner's keys of this beginning, whichever server has it.
+
+        Raises:
+            RequestError: the cluster cannot say what that is.
+        """
+        await self._finder.cancel_keys(owner, prefix)
+
     async def delete(self, id_: str, user: User, *, only_here: bool = False) -> None:
         """Delete a generation that is over: one of the user; for an admin, any.
 

@@ -210,3 +210,12 @@ def test_what_is_accepted_or_stored_keeps_its_key_from_a_late_release(db: Shared
         wait_for_lock(db.url)
     assert late.result(60) == 0
     assert [meaning(db, name) for name in ("k1", "k2")] == ["g1", "g2"]
+
+
+def test_what_is_begun_under_keys_of_one_beginning(db: Shared) -> None:
+    one = db.join()
+    mine = [key(f"g{n}", f"batch_a:{n}") for n in range(3)]
+    others = [key("x", "batch_a"), key("y", "batch_b:1"), key("z", "batch_a:1", owner="bob")]
+    assert claim(db, one, *mine, *others) == {}
+    put(db, "g1", "done", "batch_a:1")
+    assert sorted(db.do(lambda db: keys.begun(db, "ann", "batch_a:"))) == ["g0", "g2"]

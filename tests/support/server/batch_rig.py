@@ -172,7 +172,6 @@ class Generation:
     def __init__(self, *, ended: bool = False, sent: float | None = 1.0) -> None:
         self.ended = ended
         self.cancelled = False
-        self.key: str | None = None
         self.times = SimpleNamespace(sent=sent)
 
     def cancel(self) -> None:
@@ -198,7 +197,7 @@ class BatchRig:
             pool=SimpleNamespace(backends=[self.backend]),
             incoming=Incoming(1 << 20),
             draining=False,
-            generations=SimpleNamespace(find=self._find, running=self._running),
+            generations=SimpleNamespace(find=self._find, cancel_keys=self._cancel_keys),
         )
         self.now = 1_000 * 10**9
         self._began = trio.current_time()
@@ -213,10 +212,11 @@ class BatchRig:
         await trio.lowlevel.checkpoint()
         return self.generations[request.id]
 
-    def _running(self, owner: str) -> list[Generation]:
+    async def _cancel_keys(self, owner: str, prefix: str) -> None:
+        await trio.lowlevel.checkpoint()
         for key, one in self.generations.items():
-            one.key = key
-        return [one for one in self.generations.values() if not one.ended]
+            if key.startswith(prefix) and not one.ended:
+                one.cancel()
 
     def make(
         self, texts: Sequence[str], *, owner: str = "", hours: float = 24, data: bytes | None = None
