@@ -230,3 +230,30 @@ def test_the_server_itself_needs_no_engine_and_no_numba() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
     )
     assert not {"xllamacpp", "numba", "numpy", "opentelemetry"} & set(done.stdout.split())
+
+
+def test_a_server_without_a_cluster_imports_nothing_for_one(tmp_path: Path) -> None:
+    # None of its two halves: neither what reads other servers, nor what writes to a database.
+    options = ["--port", "0", "--data-dir", str(tmp_path), "--upstream", "http://127.0.0.1:1"]
+    code = (
+        "import sys\n"
+        f"from {MODULES['server']} import main\n"
+        f"code = main({options})\n"
+        "print(*sys.modules)\n"
+        "sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()  # it serves
+        process.terminate()
+        found = process.stdout.read().split()
+        assert process.wait() == 0
+    assert "llcuda_net.storage.results.sqlite" in found
+    inside = ("llcuda_net.cluster", "llcuda_net.server.cluster", "llcuda_net.storage.postgres")
+    needed = {
+        *("llcuda_net.server.cluster", "llcuda_net.server.cluster.opening"),
+        *("llcuda_net.storage.postgres", "llcuda_net.storage.postgres.opening"),
+    }
+    assert {one for one in found if one.startswith(inside)} == needed
+    assert not {"psycopg", "llcuda_net.client.client", "llcuda_net.client.connection"} & {*found}

@@ -7,9 +7,11 @@ nothing that another one would take.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
+import ssl
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,3 +90,12 @@ class Greeting:
 
 def _counted(part: bytes) -> bytes:
     return bytes([len(part)]) + part
+
+
+def certificate_hash(pem: str) -> bytes:
+    """The hash of the first certificate in the text of a PEM file; empty: there is none."""
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    with contextlib.suppress(ValueError):
+        first, last = pem.index(begin), pem.index(end) + len(end)
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem[first:last])).digest()
+    return b""

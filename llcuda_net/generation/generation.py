@@ -240,6 +240,10 @@ class Generation:
     def watch(self, watched: bool) -> None:
         """Somebody looks at what it has from now on, or no more, without being a reader."""
 
+    def left(self) -> bool:
+        """A reader has left; whether this server says for how long it goes on without one."""
+        return True
+
     def follow(self) -> None:
         """A reader wants to be told of `durable`."""
         self.followed = True

@@ -1,4 +1,7 @@
-"""Makes the cluster's object where psycopg is installed: it is in the extra `cluster`."""
+"""Makes the cluster's object where psycopg is installed: it is in the extra `cluster`.
+
+A server without a cluster imports this module, and nothing else of `server/cluster` or `cluster`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llcuda_net.config.settings import Settings
-from llcuda_net.server.cluster.peers.connections import certificate_hash
 from llcuda_net.storage.postgres.opening import needs_psycopg
 from llcuda_net.util.address import Address, parse_address
 from llcuda_net.util.text_files import read_text
@@ -43,6 +45,7 @@ def open_cluster(settings: Settings, bound: str, folder: Path, mirror: Mirror) -
         StorageError: psycopg is not installed, or the URL is none.
     """
     with needs_psycopg():
+        from llcuda_net.cluster.greeting import certificate_hash
         from llcuda_net.server.cluster.cluster import Cluster
     host = socket.gethostname() or "server"
     address = settings.advertise

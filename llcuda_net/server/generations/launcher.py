@@ -17,7 +17,6 @@ from llcuda_net.generation.registry import Registry
 from llcuda_net.generation.state import Place
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
-from llcuda_net.server.cluster.peers.followed import Followed
 from llcuda_net.server.generations.waiting import Waiting
 from llcuda_net.server.http.delivery.runs import Runs
 from llcuda_net.telemetry.observers import Watches
@@ -128,8 +127,7 @@ class Launcher:
         Args:
             at_least: seconds for which it goes on whatever that says.
         """
-        if isinstance(generation, Followed):
-            generation.left()
+        if not generation.left():
             return
         seconds = max(generation.on_disconnect, at_least)
         if generation.readers or generation.ended or seconds >= MAX_LINGER:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import ssl
 from collections.abc import Callable
@@ -205,12 +204,3 @@ def _unverified() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def certificate_hash(pem: str) -> bytes:
-    """The hash of the first certificate in the text of a PEM file; empty: there is none."""
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    with contextlib.suppress(ValueError):
-        first, last = pem.index(begin), pem.index(end) + len(end)
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem[first:last])).digest()
-    return b""

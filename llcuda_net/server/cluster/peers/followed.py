@@ -145,10 +145,11 @@ class Followed(Generation):
         super().join(reader)
         self._wake()
 
-    def left(self) -> None:
-        """A reader has left."""
+    def left(self) -> bool:
+        """See Generation: the server that has it does."""
         if not self.readers:
             self._wake()
+        return False
 
     def follow(self) -> None:
         """See Generation."""
