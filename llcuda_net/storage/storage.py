@@ -16,10 +16,9 @@ A generation of the level memory has no entry, and needs none of this.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 import trio
@@ -29,38 +28,33 @@ from llcuda_net.storage import damage
 from llcuda_net.storage.data_dir import journal_of, prepare, transient_of
 from llcuda_net.storage.directory_lock import DirectoryLock
 from llcuda_net.storage.disk_usage import disk_usage, free_space
-from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.disk import Files, RealFiles
 from llcuda_net.storage.journal.entry import JournalEntry
-from llcuda_net.storage.journal.journal import PROBE, SEGMENT_BYTES, Journal
+from llcuda_net.storage.journal.journal import SEGMENT_BYTES, Journal
 from llcuda_net.storage.journal.presence import Lookout, Presence
 from llcuda_net.storage.journal.threads.sync_thread import INTERVAL
 from llcuda_net.storage.objects import database
 from llcuda_net.storage.objects.database import Objects
 from llcuda_net.storage.objects.interface import ObjectStore
 from llcuda_net.storage.outcomes.outcomes import Outcomes
+from llcuda_net.storage.outcomes.resuming import Resuming
+from llcuda_net.storage.outcomes.store_readers import StoreReaders
 from llcuda_net.storage.records import Opened, Result
 from llcuda_net.storage.replica.interface import Replica
-from llcuda_net.storage.replica.takeover import Takeover
 from llcuda_net.storage.results.interface import Deleted, Store
 from llcuda_net.storage.results.sqlite import RESULTS, SqliteStore
-from llcuda_net.storage.results.writer import BATCH, OpenStore, Writer
+from llcuda_net.storage.results.writer import OpenStore, Writer
 from llcuda_net.storage.starting import (
     Progress,
     Recovered,
-    Sorted,
     find_lost,
     losses,
-    sort_out,
 )
 from llcuda_net.storage.transient.eraser import Eraser
 from llcuda_net.storage.transient.results import TransientResults
 
 log = structlog.get_logger(__name__)
 
-_T = TypeVar("_T")
-#: Threads that read results at a time.
-_READERS = 4
 #: Seconds after its end for which a transient generation is kept.
 TRANSIENT = 600.0
 #: Seconds from one look at whether the files are still there to the next.
@@ -91,6 +85,8 @@ class Storage:
         damage: what any start found, until somebody deleted damage.log.
         replica: see the argument.
         finish, close_soon: see Outcomes.
+        get, find_by_key, read: see StoreReaders.
+        adopt, begin_again: see Resuming.
         transient: the results that are erased when they are due; found, read and deleted by the
             methods here as all others are.
     """
@@ -130,9 +126,7 @@ class Storage:
         self._open_store = open_store or self._open_sqlite
         self._progress = Progress()
         self._lock: DirectoryLock | None = None
-        self._limiter = trio.CapacityLimiter(_READERS)
         self._deleting = trio.Lock()
-        self._readers: list[Store] = []
         self._set_back = trio.Event()
         self.journal = Journal(
             journal_of(directory),
@@ -154,6 +148,14 @@ class Storage:
         self._outcomes = Outcomes(self.journal, self.transient, self._eraser, replica)
         self.finish = self._outcomes.finish
         self.close_soon = self._outcomes.close_soon
+        self._store_readers = StoreReaders(self._open_store, self.transient, self._presence)
+        self.get = self._store_readers.get
+        self.find_by_key = self._store_readers.find_by_key
+        self.read = self._store_readers.read
+        self._resuming = Resuming(
+            self.journal, self.transient, self._outcomes, self._open_store, replica
+        )
+        self.adopt, self.begin_again = self._resuming.adopt, self._resuming.begin_again
         self._writer: Writer
 
     def __repr__(self) -> str:
@@ -214,8 +216,8 @@ class Storage:
         finally:
             with trio.CancelScope(shield=True):
                 await self.objects.aclose()
-                for reader in [*self._readers, store]:
-                    await trio.to_thread.run_sync(reader.close)
+                await self._store_readers.aclose()
+                await trio.to_thread.run_sync(store.close)
         if failure is not None:
             raise failure
 
@@ -230,7 +232,7 @@ class Storage:
         )
         self.problems = read.problems + losses(read)
         await self.transient.open()
-        await self._recover(found, store)
+        self.recovered += await self._resuming.start(found, store)
         await self.objects.open()
         self.damage = await trio.to_thread.run_sync(damage.told, self._directory, self.problems)
         await trio.to_thread.run_sync(self._lookout.begin)
@@ -246,50 +248,6 @@ class Storage:
             nursery.start_soon(self._eraser.run)
             self._progress.part = 1.0
             task_status.started()
-
-    async def _recover(
-        self, found: list[tuple[OpenGeneration, JournalEntry]], store: Store
-    ) -> None:
-        elsewhere: list[tuple[OpenGeneration, JournalEntry]] = []
-        if self.replica is not None:
-            found, elsewhere = await Takeover(self.journal, self.replica).start(found)
-        await self._sort_out(found, store, elsewhere)
-
-    async def _sort_out(
-        self,
-        found: list[tuple[OpenGeneration, JournalEntry]],
-        store: Store,
-        elsewhere: Sequence[tuple[OpenGeneration, JournalEntry]] = (),
-    ) -> None:
-        """Do what is left to do with open generations; those that run are `recovered`.
-
-        Args:
-            elsewhere: those that other servers have, or that are over.
-        """
-        left = await trio.to_thread.run_sync(sort_out, found, store, self.transient.ids)
-        self.recovered += left.running
-        gone = await trio.to_thread.run_sync(sort_out, elsewhere, store, self.transient.ids)
-        left.committed += gone.committed
-        for entry in gone.entries:
-            self.journal.forget(entry, elsewhere=True)
-        reached = await trio.to_thread.run_sync(store.reached)
-        for entry, ended in left.committed:
-            self._outcomes.forget(entry, reached, 0 if ended is None else ended.finished)
-        for entry, generation in left.transient:
-            await self._outcomes.keep(entry, generation.result())
-        for first in range(0, len(left.ended), BATCH):
-            some = left.ended[first : first + BATCH]
-            batch = [(entry, generation.result()) for entry, generation in some]
-            try:
-                await trio.to_thread.run_sync(store.put, [result for _, result in batch])
-            except StorageError as error:
-                if not error.retry:
-                    raise
-                self._outcomes.postpone(batch, error)
-            else:
-                reached = await trio.to_thread.run_sync(store.reached)
-                for entry, _ in batch:
-                    self.journal.forget(entry, reached)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -403,52 +361,6 @@ class Storage:
 
     # -- other servers ------------------------------------------------------------------------
 
-    async def adopt(self, other: int, generations: Sequence[OpenGeneration]) -> list[Recovered]:
-        """Take over what a fenced life of a server had: what runs, and is to go on here.
-
-        The results of those that had ended are stored.
-
-        Raises:
-            StorageError: this life is fenced itself, or a store or a journal takes nothing.
-        """
-        assert self.replica is not None
-        pairs = await Takeover(self.journal, self.replica).adopt(other, generations)
-
-        def look() -> Sorted:
-            store = self._open_store(False)
-            try:
-                return sort_out(pairs, store, self.transient.ids)
-            finally:
-                store.close()
-
-        while True:  # they are this server's now, so it must go on with them
-            try:
-                left = await trio.to_thread.run_sync(look)
-                break
-            except StorageError as error:
-                if not error.retry:
-                    raise
-                await trio.sleep(PROBE)
-        for entry, _ in left.committed:
-            self.journal.forget(entry, self._writer.reached)
-        for entry, generation in (*left.ended, *left.transient):
-            await self._outcomes.keep(entry, generation.result())
-        return left.running
-
-    def begin_again(self, one: Recovered) -> None:
-        """Have one that was abandoned be the new life's."""
-        assert self.replica is not None
-        entry = one.entry
-        generation = OpenGeneration(
-            entry.opened,
-            one.packed,
-            entry.splices,
-            entry.switches,
-            one.dispatched,
-            one.concluded,
-        )
-        Takeover(self.journal, self.replica).begin(generation, entry)
-
     async def _copy_again(self) -> None:
         """Each time that the database was set back, what runs here is to be in it."""
         while True:
@@ -464,61 +376,3 @@ class Storage:
     def forget(self, entry: JournalEntry) -> None:
         """Forget one that another server has."""
         self.journal.forget(entry, elsewhere=True)
-
-    # -- reading ------------------------------------------------------------------------------
-
-    async def get(self, id_: str, owner: str | None, made: Callable[[Result], _T]) -> _T | None:
-        """The result of an owner (None: anybody's), as `made` makes it; None: there is none.
-
-        Args:
-            made: called with the result, in the thread that read it.
-
-        Raises:
-            StorageError: as `read`.
-        """
-        if id_ in self.transient:
-            return await self.transient.get(id_, owner, made)
-
-        def get(store: Store) -> _T | None:
-            found = store.get(id_, owner)
-            return None if found is None else made(found)
-
-        return await self.read(get)
-
-    async def find_by_key(self, key: str, owner: str) -> Result | None:
-        """The newest result with an idempotency key of this owner.
-
-        Raises:
-            StorageError: as `read`.
-        """
-        stored = await self.read(lambda store: store.find_by_key(key, owner))
-        found = await self.transient.find_by_key(key, owner)
-        if stored is None or (found is not None and found.created >= stored.created):
-            return found
-        return stored
-
-    async def read(self, question: Callable[[Store], _T]) -> _T:
-        """Ask the store something, in a thread: `await storage.read(lambda s: s.get(id))`.
-
-        Raises:
-            StorageError: what the question raises.
-        """
-        async with self._limiter:
-            store = self._readers.pop() if self._readers else None
-
-            def ask() -> _T:
-                nonlocal store
-                try:
-                    if store is None:
-                        store = self._open_store(False)
-                    return question(store)
-                except StorageError:
-                    # A file that is gone shows as damage, or as a folder without results.
-                    self._presence.check()
-                    raise
-
-            try:
-                return await trio.to_thread.run_sync(ask)
-            finally:
-                if store is not None:
-                    self._readers.append(store)

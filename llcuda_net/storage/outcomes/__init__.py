@@ -1,4 +1,4 @@
-"""From the end of a generation to its result in a store: what waits, and what is tried again.
+"""What comes of generations: results are stored and read; what was open at an end is taken up.
 
-It imports the journal, the stores and `storage.replica`.
+It may import everything of `storage` but `storage.py`.
 """

@@ -61,7 +61,7 @@ async def test_a_fresh_key_is_not_looked_for_in_the_store(tmp_path: Path) -> Non
             asked.append(question)
             return await read(question)  # type: ignore[arg-type]
 
-        storage.read = seen  # type: ignore[assignment, method-assign]
+        storage.read = seen  # type: ignore[assignment]
         await peer.send(ask("a b", key="random", fresh=True))
         await peer.until(Done)
         assert not asked

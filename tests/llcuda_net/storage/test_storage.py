@@ -18,12 +18,12 @@ import trio
 import trio.testing
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage import storage as storage_module
 from llcuda_net.storage.data_dir import default_directory, prepare
 from llcuda_net.storage.directory_lock import DirectoryLock
 from llcuda_net.storage.journal import journal
 from llcuda_net.storage.journal.disk import RealFiles
 from llcuda_net.storage.journal.entry import JournalEntry
+from llcuda_net.storage.outcomes import outcomes, store_readers
 from llcuda_net.storage.records import Ended, Level, Splice, TokenLog
 from llcuda_net.storage.results.interface import Query
 from llcuda_net.storage.results.sqlite import SqliteStore
@@ -189,7 +189,7 @@ async def test_a_full_disk_refuses_and_stores_later_what_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "PROBE", 0.001)
-    monkeypatch.setattr(storage_module, "PROBE", 0.001)
+    monkeypatch.setattr(outcomes, "PROBE", 0.001)
     files = FullFiles()
     put = SqliteStore.put
     backlogs = []
@@ -315,14 +315,14 @@ async def test_the_pages_in_memory_are_bounded(tmp_path: Path) -> None:
                 nonlocal waiting
                 store.analyses.spaces()  # of the other file
                 waiting += 1
-                if waiting == storage_module._READERS:
+                if waiting == store_readers._READERS:
                     trio.from_thread.run_sync(together.set)
                 trio.from_thread.run(together.wait)
 
             await storage.read(ask)
 
         async with trio.open_nursery() as nursery:
-            for _ in range(storage_module._READERS):
+            for _ in range(store_readers._READERS):
                 nursery.start_soon(read)
         sizes = []
         for one in apsw.connections():
@@ -330,6 +330,6 @@ async def test_the_pages_in_memory_are_bounded(tmp_path: Path) -> None:
                 for _, name, _ in list(one.execute("PRAGMA database_list")):
                     if name != "temp":  # in memory, and empty
                         sizes.append(one.execute(f"PRAGMA {name}.cache_size").get)
-        assert len(sizes) >= 2 * storage_module._READERS + 3
+        assert len(sizes) >= 2 * store_readers._READERS + 3
         assert all(size < 0 for size in sizes)  # in KiB, not in pages
         assert sum(-size for size in sizes) <= 48 << 10
