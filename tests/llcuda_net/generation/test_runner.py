@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llcuda_net.errors import StorageError, UpstreamUnavailable
-from llcuda_net.storage.records import Level
+from llcuda_net.storage.records import Level, Result
 from llcuda_net.upstream.interface import Properties
 from llcuda_protocol import Accepted, Attach, Cancel, Done, Durable, Error, ErrorCode, Tokens
 from tests.support.server.durable_server import keeping, stored
@@ -55,19 +55,19 @@ async def test_a_fresh_key_is_not_looked_for_in_the_store(tmp_path: Path) -> Non
     async with keeping(tmp_path, upstream) as (storage, listener):
         peer = await ready(listener)
         asked = []
-        read = storage.read
+        find_by_key = storage.find_by_key
 
-        async def seen(question: object) -> object:
-            asked.append(question)
-            return await read(question)  # type: ignore[arg-type]
+        async def seen(key: str, owner: str) -> Result | None:
+            asked.append(key)
+            return await find_by_key(key, owner)
 
-        storage.read = seen  # type: ignore[assignment]
+        storage.find_by_key = seen
         await peer.send(ask("a b", key="random", fresh=True))
         await peer.until(Done)
         assert not asked
         await peer.send(ask("a b", 2, key="random"))
         assert (await peer.until(Done, 2))[0] == ["a", " b"]
-        assert len(asked) == 1
+        assert asked == ["random"]
     assert len(upstream.calls) == 1
 
 
