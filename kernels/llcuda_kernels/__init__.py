@@ -34,7 +34,14 @@ if TYPE_CHECKING:
         token_statistics,
     )
     from .vectors import VectorStore
-    from .weights import dequantize_int4, int4_times_vector
+    from .weights.blocks import (
+        blocks_times_vector,
+        dequantize_q4_0,
+        dequantize_q4_k,
+        dequantize_q6_k,
+        dequantize_q8_0,
+    )
+    from .weights.int4 import dequantize_int4, int4_times_vector
 
 _HOME = {
     "runtime.streams": ["StreamManager"],
@@ -94,7 +101,14 @@ _HOME = {
     "vectors": [
         "VectorStore",
     ],
-    "weights": [
+    "weights.blocks": [
+        "blocks_times_vector",
+        "dequantize_q4_0",
+        "dequantize_q4_k",
+        "dequantize_q6_k",
+        "dequantize_q8_0",
+    ],
+    "weights.int4": [
         "dequantize_int4",
         "int4_times_vector",
     ],
@@ -114,11 +128,16 @@ __all__ = [
     "StreamManager",
     "TokenStatistics",
     "VectorStore",
+    "blocks_times_vector",
     "capture",
     "certainty",
     "cosine_topk",
     "dequantize_int4",
     "dequantize_int8",
+    "dequantize_q4_0",
+    "dequantize_q4_k",
+    "dequantize_q6_k",
+    "dequantize_q8_0",
     "from_bf16",
     "gelu",
     "gemm",

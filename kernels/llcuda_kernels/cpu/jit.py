@@ -24,7 +24,7 @@ _one_at_a_time = threading.Lock()
 
 def _stamp() -> tuple[tuple[str, int, int], ...]:
     """What the files of this folder are, to tell whether code kept on the disk is theirs."""
-    found = sorted((path, path.stat()) for path in Path(__file__).parent.glob("*.py"))
+    found = sorted((path, path.stat()) for path in Path(__file__).parent.rglob("*.py"))
     return tuple((path.name, stat.st_mtime_ns, stat.st_size) for path, stat in found)
 
 

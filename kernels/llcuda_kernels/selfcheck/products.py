@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from llcuda_kernels import products, reference, search, synthetic_load, weights
+from llcuda_kernels import products, reference, search, synthetic_load
+from llcuda_kernels.weights import blocks, int4
 
 from .check import Check, as_if, greatest, into, miss_of, normal, topk_miss
 
@@ -96,12 +97,44 @@ def _int4(backend: Any, rng: np.random.Generator) -> float:
             q = rng.integers(-(2**31), 2**31, shape).astype(np.int32)
             z = rng.integers(-(2**31), 2**31, (groups, columns // 8)).astype(np.int32)
             s = rng.uniform(0.001, 0.02, (groups, columns)).astype(np.float16)
-            w = reference.weights.dequantize_int4(q, z, s, layout)
-            got = weights.dequantize_int4(q, z, s, layout=layout, backend=backend)
+            w = reference.weights.int4.dequantize_int4(q, z, s, layout)
+            got = int4.dequantize_int4(q, z, s, layout=layout, backend=backend)
             worst = max(worst, miss_of(got, w, 1e-6, 1e-12))
-            y = weights.int4_times_vector(x, q, z, s, layout=layout, backend=backend)
+            y = int4.int4_times_vector(x, q, z, s, layout=layout, backend=backend)
             worst = max(worst, _product_miss(y, x, w))
     return worst
+
+
+def _blocks(rng: np.random.Generator, kind: str, rows: int, count: int) -> np.ndarray[Any, Any]:
+    """Rows of GGUF blocks: any bits, but scales that are small numbers."""
+    size = blocks.BLOCKS[kind].bytes
+    made = rng.integers(0, 256, (rows, count, size)).astype(np.uint8)
+    for at in {"q4_k": (0, 2), "q6_k": (208,)}.get(kind, (0,)):
+        scales = rng.normal(0, 0.01, (rows, count, 1)).astype(np.float16)
+        made[..., at : at + 2] = scales.view(np.uint8)
+    return made.reshape(rows, count * size)
+
+
+def _gguf(kind: str) -> None:
+    @_check(f"gguf {kind}")
+    def check(backend: Any, rng: np.random.Generator) -> float:
+        numbers = blocks.BLOCKS[kind].numbers
+        worst = 0.0
+        for rows, inner in [(1, 256), (33, 1024), (300, 4096), (9, 14336)]:
+            raw = _blocks(rng, kind, rows, inner // numbers)
+            w = reference.weights.blocks.dequantize(raw, kind)
+            got = getattr(blocks, f"dequantize_{kind}")(raw, backend=backend)
+            if not np.array_equal(got.view(np.uint32), w.view(np.uint32)):
+                return float("inf")
+            for columns in (1, 2, 3, 8, 33):
+                x = normal(rng, columns, inner)
+                y = blocks.blocks_times_vector(x, raw, kind, backend=backend)  # type: ignore[arg-type]
+                worst = max(worst, _product_miss(y, x, w.T))
+        return worst
+
+
+for _kind in blocks.BLOCKS:
+    _gguf(_kind)
 
 
 @_check("spin")

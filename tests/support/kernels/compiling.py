@@ -25,7 +25,9 @@ MODULES = (
     "synthetic_load",
     "tensor_matmul",
     "tokens",
-    "weights",
+    "weights.act_order",
+    "weights.blocks",
+    "weights.int4",
 )
 ARCHITECTURES = ((7, 5), (8, 0), (9, 0))
 #: What instructions are told by in PTX.

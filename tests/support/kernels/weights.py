@@ -19,14 +19,15 @@ def pack(numbers: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
 
 
 def make(
-    inner: int, columns: int, groups: int, layout: str, seed: int
+    inner: int, columns: int, groups: int, layout: str, seed: int, of: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """qweight, qzeros, scales and the matrix that they mean."""
     rng = np.random.default_rng(seed)
     q = rng.integers(0, 16, (inner, columns))
     z = rng.integers(0, 15, (groups, columns))
     scales = rng.uniform(0.001, 0.02, (groups, columns)).astype(np.float16)
-    of = np.repeat(np.arange(groups), inner // groups if groups else 0)
+    if of is None:
+        of = np.repeat(np.arange(groups), inner // groups if groups else 0)
     if layout == "awq":
         packed, zeros = pack(q, AWQ_ORDER), pack(z, AWQ_ORDER)
         meant = (q - z[of]) * scales[of].astype(np.float64)
@@ -34,3 +35,19 @@ def make(
         packed, zeros = np.ascontiguousarray(pack(q.T, PLAIN).T), pack(z, PLAIN)
         meant = (q - (z[of] + 1)) * scales[of].astype(np.float64)
     return packed, zeros, scales, meant
+
+
+def blocks(kind: str, rows: int, count: int, seed: int = 7) -> np.ndarray:
+    """Rows of `count` blocks of a GGUF format: any bits, but scales that are small numbers."""
+    size, halves = {
+        "q4_0": (18, [0]),
+        "q8_0": (34, [0]),
+        "q4_k": (144, [0, 2]),
+        "q6_k": (210, [208]),
+    }[kind]
+    rng = np.random.default_rng(seed)
+    made = rng.integers(0, 256, (rows, count, size)).astype(np.uint8)
+    for at in halves:
+        scales = rng.normal(0, 0.01, (rows, count, 1)).astype(np.float16)
+        made[..., at : at + 2] = scales.view(np.uint8)
+    return made.reshape(rows, count * size)

@@ -159,6 +159,18 @@ def bits_float(typingctx: Any, x: Any) -> Any:
     return _asm("mov.b32 $0, $1;", "f", "r", False)
 
 
+@intrinsic
+def multiply(typingctx: Any, a: Any, b: Any) -> Any:
+    """A product that no compiler joins with a sum."""
+    return _asm("mul.rn.f32 $0, $1, $2;", "f", "ff", False)
+
+
+@intrinsic
+def pick_bytes(typingctx: Any, a: Any, b: Any, which: Any) -> Any:
+    """Four of the eight bytes of a (0 to 3) and b (4 to 7): one for each nibble of which."""
+    return _asm("prmt.b32 $0, $1, $2, $3;", "r", "rrr", False)
+
+
 @device
 def lane() -> Any:
     """This thread's place in its warp."""

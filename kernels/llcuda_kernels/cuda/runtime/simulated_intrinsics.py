@@ -89,6 +89,18 @@ def bits_float(x: Any) -> Any:
     return _I32(x).view(np.float32)
 
 
+def multiply(a: Any, b: Any) -> Any:
+    """``a · b``, rounded."""
+    return np.float32(a) * np.float32(b)
+
+
+def pick_bytes(a: Any, b: Any, which: Any) -> Any:
+    """Four of the eight bytes of a (0 to 3) and b (4 to 7): one for each nibble of which."""
+    there = np.array([a, b], np.int32).view(np.uint8)
+    picked = [there[(int(which) >> (4 * i)) & 7] for i in range(4)]
+    return np.array(picked, np.uint8).view(np.int32)[0]
+
+
 def shuffle_xor(value: Any, mask: Any) -> Any:
     """What the lane gave whose number differs in the bits of mask."""
     given = exchange(value)

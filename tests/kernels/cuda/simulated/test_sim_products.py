@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from llcuda_kernels import from_bf16, reference, to_bf16
-from llcuda_kernels.cuda import matmul, products, synthetic_load, weights
+from llcuda_kernels.cuda import matmul, products, synthetic_load
 from llcuda_kernels.cuda.runtime.array import to_device
+from llcuda_kernels.cuda.weights import blocks
+from llcuda_kernels.cuda.weights import int4 as weights
+from llcuda_kernels.weights.blocks import BLOCKS
 from tests.support.kernels.cases import assert_close, normal
+from tests.support.kernels.weights import blocks as make_blocks
 from tests.support.kernels.weights import make
 
 SHAPES = [(0, 3, 4), (3, 0, 4), (3, 4, 0), (1, 1, 1), (17, 5, 33), (20, 36, 18)]
@@ -97,6 +101,20 @@ def test_int4(layout: str, size: tuple[int, int, int], kind: str) -> None:
     assert_close(got, x @ meant, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("size", [(8, 8, 1), (64, 40, 5), (8, 264, 1), (0, 8, 0)])
+@pytest.mark.parametrize("kind", ["float16", "float32"])
+def test_int4_with_rows_that_name_their_group(size: tuple[int, int, int], kind: str) -> None:
+    inner, columns, groups = size
+    of = np.random.default_rng(3).integers(0, max(1, groups), inner).astype(np.int32)
+    qweight, qzeros, scales, meant = make(inner, columns, groups, "gptq", seed=5, of=of)
+    scales = scales.astype(kind)
+    got = weights.dequantize(qweight, qzeros, scales, False, inner, of)
+    assert_close(got, meant, rtol=1e-6, atol=0)
+    x = normal((inner,), 6)
+    got = weights.times_vector(x, qweight, qzeros, scales, False, of)
+    assert_close(got, x @ meant, rtol=1e-4, atol=1e-3)
+
+
 def test_load() -> None:
     seeds = np.arange(300, dtype=np.uint32)
     np.testing.assert_array_equal(
@@ -106,3 +124,31 @@ def test_load() -> None:
     assert_close(synthetic_load.run("post", x, 20), reference.synthetic_load.post(x, 20))
     assert synthetic_load.run("post", x[:0], 20).shape == (0,)
     assert matmul.THREADS == 256
+
+
+@pytest.mark.parametrize("kind", sorted(BLOCKS))
+@pytest.mark.parametrize("size", [(1, 8), (3, 24), (0, 8), (3, 0)])
+def test_gguf_blocks(kind: str, size: tuple[int, int]) -> None:
+    rows, count = size
+    if BLOCKS[kind].numbers == 256:
+        count //= 8
+    raw = make_blocks(kind, rows, count)
+    inner = count * BLOCKS[kind].numbers
+    want = reference.weights.blocks.dequantize(raw, kind)
+    got = blocks.dequantize(raw, kind, BLOCKS[kind], (rows, inner))
+    np.testing.assert_array_equal(got.view(np.uint32), want.view(np.uint32))
+    x = normal((3, inner), 6)
+    product = x.astype(np.float64) @ want.astype(np.float64).T
+    for columns in (1, 3):
+        got = blocks.times_vector(x[:columns], raw, kind, BLOCKS[kind])
+        assert_close(got, product[:columns], rtol=1e-4, atol=1e-3)
+    assert_close(
+        blocks.times_vector(x[0], raw, kind, BLOCKS[kind]), product[0], rtol=1e-4, atol=1e-3
+    )
+
+
+def test_gguf_blocks_of_more_columns_than_one_reading_serves() -> None:
+    raw = make_blocks("q8_0", 2, 3)
+    x = normal((10, 96), 6)
+    want = reference.weights.blocks.times_vector(x, raw, "q8_0")
+    assert_close(blocks.times_vector(x, raw, "q8_0", BLOCKS["q8_0"]), want, rtol=1e-4, atol=1e-3)

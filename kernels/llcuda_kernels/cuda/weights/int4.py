@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from llcuda_kernels.arrays import Array
-
-from .primitives.reductions import warp_sum
-from .runtime import shim
-from .runtime.array import Call, DeviceArray, aligned, empty
-from .runtime.intrinsics import bits_float, from_f16, load4, multiply_add, store4
-from .runtime.kernel import Kernel, divide_up, kernel
-from .runtime.shim import F32, I32, U16, cuda, device, pointer
+from llcuda_kernels.cuda.primitives.reductions import warp_sum
+from llcuda_kernels.cuda.runtime import shim
+from llcuda_kernels.cuda.runtime.array import Call, DeviceArray, aligned, empty
+from llcuda_kernels.cuda.runtime.intrinsics import bits_float, from_f16, load4, multiply_add, store4
+from llcuda_kernels.cuda.runtime.kernel import Kernel, divide_up, kernel
+from llcuda_kernels.cuda.runtime.shim import F32, I32, U16, cuda, device, pointer
+from llcuda_kernels.cuda.weights import act_order
 
 THREADS = 256
 _ZERO = np.float32(0.0)
@@ -340,9 +340,11 @@ def _scales(call: Call, scales: Array) -> tuple[str, DeviceArray]:
     return kind, s.view(np.uint16, s.shape) if kind == "float16" else s
 
 
-def dequantize(qweight: Array, qzeros: Array, scales: Array, awq: bool, inner: int) -> Array:
+def dequantize(
+    qweight: Array, qzeros: Array, scales: Array, awq: bool, inner: int, g_idx: Array | None = None
+) -> Array:
     """See `llcuda_kernels.dequantize_int4`."""
-    call = Call(qweight, qzeros, scales)
+    call = Call(qweight, qzeros, scales, g_idx)
     q, z = call.take(qweight, np.int32, "qweight", 2), call.take(qzeros, np.int32, "qzeros", 2)
     kind, s = _scales(call, scales)
     groups, columns = s.shape
@@ -350,6 +352,13 @@ def dequantize(qweight: Array, qzeros: Array, scales: Array, awq: bool, inner: i
     if out.size:
         if inner // 8 > 65535:
             raise ValueError("524,280 rows at most on the device")
+        if g_idx is not None:
+            of = call.take(g_idx, np.int32, "g_idx", 1)
+            act_order.DEQUANTIZE[kind].launch(
+                (divide_up(columns, THREADS), inner // 8), THREADS,
+                q.address, z.address, s.address, of.address, out.address, columns,
+            )  # fmt: skip
+            return call.give(out)
         grid = (divide_up(columns // 8 if awq else columns, THREADS), inner // 8)
         DEQUANTIZE[awq, kind].launch(
             grid, THREADS, q.address, z.address, s.address, out.address,
@@ -358,20 +367,33 @@ def dequantize(qweight: Array, qzeros: Array, scales: Array, awq: bool, inner: i
     return call.give(out)
 
 
-def times_vector(x: Array, qweight: Array, qzeros: Array, scales: Array, awq: bool) -> Array:
+def times_vector(
+    x: Array, qweight: Array, qzeros: Array, scales: Array, awq: bool, g_idx: Array | None = None
+) -> Array:
     """See `llcuda_kernels.int4_times_vector`."""
-    call = Call(x, qweight, qzeros, scales)
+    call = Call(x, qweight, qzeros, scales, g_idx)
     v = call.take(x, np.float32, "x", 1)
     q, z = call.take(qweight, np.int32, "qweight", 2), call.take(qzeros, np.int32, "qzeros", 2)
     kind, s = _scales(call, scales)
     groups, columns = s.shape
     inner = v.shape[0]
     if not inner or not columns:
-        from .runtime.array import to_device
+        from llcuda_kernels.cuda.runtime.array import to_device
 
         return call.give(to_device(np.zeros(columns, np.float32)))
     if not aligned(v, q):
         raise ValueError("x and qweight must be aligned to 16 bytes on the device: copy them")
+    if g_idx is not None:
+        of = call.take(g_idx, np.int32, "g_idx", 1)
+        across = divide_up(columns, THREADS)
+        parts = _parts(inner // 8, across)
+        made = empty((parts, columns), np.float32)
+        act_order.VECTOR[kind].launch(
+            (across, parts), THREADS,
+            v.address, q.address, z.address, s.address, of.address, made.address,
+            columns, inner // parts,
+        )  # fmt: skip
+        return call.give(_summed(made))
     size = inner // groups
     across = divide_up(columns, 256) if awq else divide_up(columns, 128)
     parts = _parts(groups, across)
@@ -383,13 +405,19 @@ def times_vector(x: Array, qweight: Array, qzeros: Array, scales: Array, awq: bo
         v.address, sums_x.address, q.address, z.address, s.address, made.address,
         columns, size, inner // parts,
     )  # fmt: skip
-    if parts == 1:
-        return call.give(made.reshape(columns))
+    return call.give(_summed(made))
+
+
+def _summed(parts: DeviceArray) -> DeviceArray:
+    """The sum over the first axis."""
+    count, columns = parts.shape
+    if count == 1:
+        return parts.reshape(columns)
     out = empty((columns,), np.float32)
     _sum_parts.launch(
-        divide_up(columns, THREADS), THREADS, made.address, out.address, parts, columns
+        divide_up(columns, THREADS), THREADS, parts.address, out.address, count, columns
     )
-    return call.give(out)
+    return out
 
 
 def _parts(groups: int, across: int) -> int:
@@ -397,7 +425,7 @@ def _parts(groups: int, across: int) -> int:
     if shim.SIMULATED:
         wanted = 2
     else:
-        from .runtime import driver
+        from llcuda_kernels.cuda.runtime import driver
 
         wanted = divide_up(driver.multiprocessors() * 32, across)  # the last wave is short
     return max(n for n in range(1, groups + 1) if groups % n == 0 and n <= max(1, wanted))

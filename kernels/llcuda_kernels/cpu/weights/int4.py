@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from .jit import parallel, serial
+from llcuda_kernels.cpu.jit import parallel, serial
 
 
 @serial
@@ -32,11 +32,10 @@ def _zero(qzeros: Any, group: Any, column: Any, awq: Any) -> Any:
 
 
 @parallel
-def dequantize(qweight: Any, qzeros: Any, scales: Any, awq: Any, out: Any) -> None:
-    """``(q - z) · s``, (K, N)."""
-    size = max(1, out.shape[0] // max(1, scales.shape[0]))
+def dequantize(qweight: Any, qzeros: Any, scales: Any, of: Any, awq: Any, out: Any) -> None:
+    """``(q - z) · s``, (K, N); of: (K,), the group of each row."""
     for k in prange(out.shape[0]):
-        g = k // size
+        g = of[k]
         for n in range(out.shape[1]):
             q = _weight(qweight, k, n, awq) - _zero(qzeros, g, n, awq)
             out[k, n] = np.float32(q) * scales[g, n]
@@ -62,3 +61,20 @@ def times_vector(x: Any, qweight: Any, qzeros: Any, scales: Any, awq: Any, parti
                     )
             for n in range(columns):
                 total[n] += sums[n] * scales[g, n]
+
+
+@parallel
+def times_vector_in_any_order(
+    x: Any, qweight: Any, qzeros: Any, scales: Any, of: Any, partial: Any
+) -> None:
+    """GPTQ with a group a row (`of`, (K,)). Fill partial, (parts, N): the sum over each part."""
+    columns = scales.shape[1]
+    parts = partial.shape[0]
+    for part in prange(parts):
+        total = partial[part]
+        total[:] = 0.0
+        for k in range(x.size * part // parts, x.size * (part + 1) // parts):
+            v, g = x[k], of[k]
+            for n in range(columns):
+                q = _weight(qweight, k, n, False) - _zero(qzeros, g, n, False)
+                total[n] += v * (np.float32(q) * scales[g, n])

@@ -6,9 +6,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from .arrays import Array, host
-from .runtime import crossover
-from .runtime.backend import Backend, use_cuda
+from llcuda_kernels.arrays import Array, host
+from llcuda_kernels.runtime import crossover
+from llcuda_kernels.runtime.backend import Backend, use_cuda
 
 Layout: TypeAlias = Literal["awq", "gptq"]
 
@@ -19,6 +19,7 @@ def dequantize_int4(
     scales: Array,
     *,
     layout: Layout = "awq",
+    g_idx: Array | None = None,
     backend: Backend = "auto",
 ) -> Array:
     """``W[k, n] = (q[k, n] - z[g, n]) · s[g, n]`` with ``g = k // group size``; (K, N) float32.
@@ -29,16 +30,21 @@ def dequantize_int4(
     of a word lie from its low bits on in the order 0 2 4 6 1 3 5 7.
     "gptq" (Frantar et al. 2022, arXiv:2210.17323, as AutoGPTQ's first format): qweight (K/8, N),
     eight rows a word in order; qzeros (groups, N/8), eight columns in order, stored less one.
-    """
-    inner, columns = _shape(qweight, qzeros, scales, layout)
-    if use_cuda(backend, "dequantize_int4", (qweight, qzeros, scales), inner * columns * 4):
-        from .cuda import weights as cuda
 
-        return cuda.dequantize(qweight, qzeros, scales, layout == "awq", inner)
-    from .cpu import weights as cpu
+    g_idx: (K,) int32, "gptq" only: the group g of each row, in any order (act order). Those that
+    lie in the GPU's memory are not looked at: they must be from 0 to groups - 1.
+    """
+    inner, columns = _shape(qweight, qzeros, scales, layout, g_idx)
+    arrays = (qweight, qzeros, scales, g_idx)
+    if use_cuda(backend, "dequantize_int4", arrays, inner * columns * 4):
+        from llcuda_kernels.cuda.weights import int4 as cuda
+
+        return cuda.dequantize(qweight, qzeros, scales, layout == "awq", inner, g_idx)
+    from llcuda_kernels.cpu.weights import int4 as cpu
 
     out = np.empty((inner, columns), np.float32)
-    cpu.dequantize(*_host(qweight, qzeros, scales), layout == "awq", out)
+    of = _groups(g_idx, inner, scales.shape[0])
+    cpu.dequantize(*_host(qweight, qzeros, scales), of, layout == "awq", out)
     return out
 
 
@@ -49,27 +55,32 @@ def int4_times_vector(
     scales: Array,
     *,
     layout: Layout = "awq",
+    g_idx: Array | None = None,
     backend: Backend = "auto",
 ) -> Array:
     """``y[n] = Σ_k x[k] W[k, n]`` with the W of `dequantize_int4`, which is never stored.
 
     x: (K,) float32; returns (N,) float32.
     """
-    inner, columns = _shape(qweight, qzeros, scales, layout)
+    inner, columns = _shape(qweight, qzeros, scales, layout, g_idx)
     if tuple(x.shape) != (inner,):
         raise ValueError(f"x is {tuple(x.shape)}, and must be ({inner},)")
     work = inner * columns // 2
-    if use_cuda(backend, "int4_times_vector", (x, qweight, qzeros, scales), work):
-        from .cuda import weights as cuda
+    if use_cuda(backend, "int4_times_vector", (x, qweight, qzeros, scales, g_idx), work):
+        from llcuda_kernels.cuda.weights import int4 as cuda
 
-        return cuda.times_vector(x, qweight, qzeros, scales, layout == "awq")
-    from .cpu import weights as cpu
-    from .cpu.jit import threads
+        return cuda.times_vector(x, qweight, qzeros, scales, layout == "awq", g_idx)
+    from llcuda_kernels.cpu.jit import threads
+    from llcuda_kernels.cpu.weights import int4 as cpu
 
     v = host(x, np.float32, "x", 1)
     groups = scales.shape[0]
     partial = np.zeros((max(1, min(groups, threads() * 4)), columns), np.float32)
-    cpu.times_vector(v, *_host(qweight, qzeros, scales), layout == "awq", partial)
+    packed = _host(qweight, qzeros, scales)
+    if g_idx is None:
+        cpu.times_vector(v, *packed, layout == "awq", partial)
+    else:
+        cpu.times_vector_in_any_order(v, *packed, _groups(g_idx, inner, groups), partial)
     with np.errstate(over="ignore", invalid="ignore"):
         return partial.sum(axis=0)
 
@@ -82,7 +93,19 @@ def _host(qweight: Array, qzeros: Array, scales: Array) -> tuple[Any, Any, Any]:
     )
 
 
-def _shape(qweight: Array, qzeros: Array, scales: Array, layout: str) -> tuple[int, int]:
+def _groups(g_idx: Array | None, inner: int, groups: int) -> Any:
+    """The group of each row."""
+    if g_idx is None:
+        return (np.arange(inner) // max(1, inner // max(1, groups))).astype(np.int32)
+    of = host(g_idx, np.int32, "g_idx", 1)
+    if of.size and (int(of.min()) < 0 or int(of.max()) >= groups):
+        raise ValueError(f"g_idx holds {of.min()} to {of.max()}, and there are {groups} groups")
+    return of
+
+
+def _shape(
+    qweight: Array, qzeros: Array, scales: Array, layout: str, g_idx: Array | None
+) -> tuple[int, int]:
     """K and N, where all shapes agree."""
     if layout not in ("awq", "gptq"):
         raise ValueError(f"layout must be 'awq' or 'gptq', not {layout!r}")
@@ -93,6 +116,14 @@ def _shape(qweight: Array, qzeros: Array, scales: Array, layout: str) -> tuple[i
     wide = int(qweight.shape[1]) * (8 if layout == "awq" else 1)
     if columns % 8 or wide != columns or tuple(qzeros.shape) != (groups, columns // 8):
         raise ValueError(f"qweight, qzeros and scales do not belong together in layout {layout}")
+    if g_idx is not None:
+        if layout != "gptq":
+            raise ValueError("g_idx goes with layout 'gptq': AWQ has its rows in order")
+        if tuple(g_idx.shape) != (inner,):
+            raise ValueError(f"g_idx is {tuple(g_idx.shape)}, and must be ({inner},)")
+        if inner and not groups:
+            raise ValueError(f"{inner} rows, and no group")
+        return inner, columns
     if (groups == 0) != (inner == 0) or (groups and inner % groups):
         raise ValueError(f"{inner} rows do not divide into {groups} groups")
     if groups and (inner // groups) % 8:

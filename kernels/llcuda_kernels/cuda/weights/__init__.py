@@ -1,0 +1,4 @@
+"""Quantised weights: int4 in groups, and the blocks of GGUF files.
+
+It may import `cuda.primitives`, `cuda.runtime` and `arrays`.
+"""
