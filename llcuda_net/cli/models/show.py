@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llcuda_net.cli.common import CommandError, Exit, Parser, fail
+from llcuda_net.cli.models import weights
 from llcuda_net.cli.models.facts import (
     TITLES,
     Machine,
@@ -31,9 +32,13 @@ examples:
   llcuda models show smollm2
   llcuda models show ollama:llama3.2:1b
   llcuda models show --slots 1 ~/Downloads/model.gguf
+  llcuda models show --check smollm2
 
 A NAME is one that `llcuda models list` shows, with SOURCE: before it where two sources have it
 (models, huggingface, lmstudio, ollama, llama.cpp); or the path of a GGUF file.
+
+--check reads every weight, on a GPU where that is faster, and exits with 1 where some are NaN,
+infinite, or a thousand times greater than their neighbours: the file is damaged or badly made.
 """
 _CONTEXTS = (2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
@@ -42,6 +47,9 @@ def add_options(parser: Parser) -> None:
     """Add this subcommand's options."""
     parser.add_argument("name", metavar="NAME", help="the model's name, or a file")
     add_load_options(parser)
+    parser.add_argument(
+        "--check", action="store_true", help="read all of its weights, and say what is in them"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
@@ -58,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     machine = Machine.here()
     ctx = context(file.model, arguments)
     contexts = _contexts(file.model, arguments.ctx)
+    checked = weights.check(file) if arguments.check else []
     if arguments.json:
         out = document(file, ctx, arguments.slots, machine)
         out["kv_bytes_per_token"] = _per_token(file)
@@ -65,8 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
             out["contexts"] = [
                 memory_document(file, each, arguments.slots, machine) for each in contexts
             ]
+        if arguments.check:
+            out["weights"] = weights.document(checked)
         echo(line(out))
-        return Exit.OK
+        return weights.verdict(checked, file.name)
     for text in fields(_facts(file), indent=""):
         echo(text)
     if file.is_model:
@@ -77,7 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
         rows = (_row(file, each, arguments.slots, machine) for each in contexts)
         for text in table(heads, rows, right=frozenset(range(5))):
             echo(text, styled=True)
-    return Exit.OK
+    if arguments.check:
+        weights.show(checked)
+    return weights.verdict(checked, file.name)
 
 
 def _find(name: str, folder: Path) -> LocalFile:

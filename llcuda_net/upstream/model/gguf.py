@@ -27,7 +27,7 @@ from llcuda_net.upstream.model.header import (
 __all__ = ["MODELS", "Kind", "ModelFile", "Weights", "read_model_file", "show_path"]
 
 #: ggml tensor type: its name.
-_TYPES = {
+TENSOR_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K",
     11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS",
     18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS",
@@ -211,7 +211,12 @@ def _weights(headers: list[Header]) -> Weights:
         others[OUTPUT],
         others[OTHER],
         next(
-            (_TYPES.get(h.embedding_type, "") for h in headers if h.embedding_type is not None), ""
+            (
+                TENSOR_TYPES.get(h.embedding_type, "")
+                for h in headers
+                if h.embedding_type is not None
+            ),
+            "",
         ),
     )
 
@@ -260,7 +265,7 @@ def _bytes_per_token(
 def _quantisation(file_type: Scalar | None, weights: Counter[int]) -> str:
     name = _FILE_TYPES.get(file_type) if type(file_type) is int else None
     if name is None and weights:
-        name = _TYPES.get(weights.most_common(1)[0][0])
+        name = TENSOR_TYPES.get(weights.most_common(1)[0][0])
     return name or ""
 
 

@@ -6,12 +6,13 @@ claims, and the work is bounded. What the keys mean is `gguf.py`'s.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
 import struct
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,7 +39,7 @@ _SCALARS = {
     12: "<d",
 }  # fmt: skip
 # ggml tensor type: (elements in a block, bytes of it). A type that is not here is not measured.
-_BLOCKS = {
+BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
     15: (256, 292), 16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18),
@@ -47,6 +48,24 @@ _BLOCKS = {
 }  # fmt: skip
 
 Scalar = int | float | bool | str
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Where one tensor's weights lie.
+
+    Attributes:
+        kind: the number of its ggml type.
+        shape: numbers along each axis; the first is a row's.
+        start: of its data, in bytes from the beginning of the file.
+        size: bytes of its data; 0 where its type is new.
+    """
+
+    name: str
+    kind: int
+    shape: tuple[int, ...]
+    start: int
+    size: int
 
 
 @dataclass(slots=True)
@@ -63,6 +82,7 @@ class Header:
         layers: bytes of weights by layer.
         others: bytes of the weights that are in no layer: EMBEDDING, OUTPUT and OTHER.
         embedding_type: the number of the embedding's ggml type.
+        places: where each tensor lies, where that was asked for.
     """
 
     size: int
@@ -74,6 +94,7 @@ class Header:
     layers: Counter[int] = field(default_factory=Counter)
     others: Counter[str] = field(default_factory=Counter)
     embedding_type: int | None = None
+    places: list[Tensor] = field(default_factory=list)
 
 
 def show_path(path: Path) -> str:
@@ -82,8 +103,11 @@ def show_path(path: Path) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, places: bool = False) -> Header:
     """Check that `path` is a GGUF file with all its bytes, and read its header.
+
+    Args:
+        places: keep where each tensor lies.
 
     Raises:
         EngineError: it is missing, unreadable, not a regular file, not GGUF, of a version that
@@ -95,7 +119,7 @@ def read_header(path: Path) -> Header:
             kind = "a directory" if path.is_dir() else "not a regular file"
             raise EngineError(f"model file {shown} is {kind}; give the path of a .gguf file")
         with path.open("rb", buffering=_CHUNK) as file:
-            return _Reader(file, os.fstat(file.fileno()).st_size, shown).read()
+            return _Reader(file, os.fstat(file.fileno()).st_size, shown).read(places)
     except FileNotFoundError:
         raise EngineError(f"model file {shown} does not exist") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -113,7 +137,7 @@ class _Reader:
         self._strings_left = _MAX_STRINGS
         self._found = Header(size)
 
-    def read(self) -> Header:
+    def read(self, places: bool) -> Header:
         magic = self._file.read(4)
         if magic != b"GGUF":
             hint = ""
@@ -138,10 +162,10 @@ class _Reader:
                 found.values[key] = self._text()
             else:
                 found.values[key] = self._scalar(self._format(kind))
-        self._check_extent(found.values.get("general.alignment"))
+        self._check_extent(found.values.get("general.alignment"), places)
         return found
 
-    def _check_extent(self, alignment: Scalar | None) -> None:
+    def _check_extent(self, alignment: Scalar | None, places: bool) -> None:
         """Read what tensors there are, and compare the file's size with where the last one ends."""
         extent = 0
         for _ in range(self._found.tensors):
@@ -149,16 +173,20 @@ class _Reader:
             dims = int(self._scalar("<I"))
             if dims > _MAX_DIMS:
                 raise self._malformed(f"a tensor of {dims} dimensions")
-            elements = 1
-            for _ in range(dims):
-                elements *= int(self._scalar("<Q"))
+            shape = tuple(int(self._scalar("<Q")) for _ in range(dims))
+            elements = math.prod(shape)
             kind = int(self._scalar("<I"))
-            block, width = _BLOCKS.get(kind, (1, 0))
+            block, width = BLOCKS.get(kind, (1, 0))
             size = elements // block * width
-            extent = max(extent, int(self._scalar("<Q")) + size)
+            offset = int(self._scalar("<Q"))
+            extent = max(extent, offset + size)
             self._add(name, kind, elements, size)
+            if places:
+                self._found.places.append(Tensor(name, kind, shape, offset, size))
         align = alignment if isinstance(alignment, int) and alignment > 0 else _DEFAULT_ALIGNMENT
-        whole = -(-self._file.tell() // align) * align + extent
+        begin = -(-self._file.tell() // align) * align
+        whole = begin + extent
+        self._found.places = [replace(t, start=begin + t.start) for t in self._found.places]
         if self._found.tensors and whole > self._size:
             raise EngineError(
                 f"model file {self._shown} is truncated: {self._size:,} of {whole:,} bytes;"

@@ -353,3 +353,35 @@ def test_rm_refuses_what_is_in_use(folder: Path, capsys: pytest.CaptureFixture[s
         assert "a b is in use by " in capsys.readouterr().err
         assert run("rm", "--yes", "other") == 0
     assert run("rm", "--yes", "a b") == 0
+
+
+# -- show --check ------------------------------------------------------------------------------
+
+
+def test_show_check_says_what_is_in_the_weights(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_gguf(folder / "good.gguf", CHAT)
+    assert run("show", "--check", "good") == 0
+    out = capsys.readouterr().out
+    assert "token_embd.weight  F32" in out
+    assert "checked 3 tensors, 24 weights: none is NaN, infinite or absurd" in out
+    assert run("show", "--check", "--json", "good") == 0
+    weights = documents(capsys)[0]["weights"]
+    assert (weights["problems"], weights["skipped"]) == (0, 0)
+    assert weights["tensors"][0]["nan"] == 0
+
+
+def test_show_check_refuses_a_model_that_holds_what_it_must_not(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_gguf(folder / "bad.gguf", CHAT)
+    with path.open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\xff\xff\xff\x7f")
+    assert run("show", "--check", "bad") == 1
+    said = capsys.readouterr()
+    assert "bad is damaged or badly made: tensor blk.1.w has 1 NaN; get the file anew" in said.err
+    assert run("show", "--check", "--json", "bad") == 1
+    assert documents(capsys)[0]["weights"]["problems"] == 1
+    assert run("show", "bad") == 0  # only the header was asked for
