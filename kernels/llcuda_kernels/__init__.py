@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .runtime.graphs import Graph, capture
     from .runtime.memory import MemoryPool, PoolStatistics
     from .runtime.streams import StreamManager
+    from .sampling import Sampled, sample
     from .search import cosine_topk, inverse_norms
     from .synthetic_load import post, spin
     from .tokens import (
@@ -86,6 +87,10 @@ _HOME = {
         "matmul_int8",
         "to_bf16",
     ],
+    "sampling": [
+        "Sampled",
+        "sample",
+    ],
     "search": [
         "cosine_topk",
         "inverse_norms",
@@ -125,6 +130,7 @@ __all__ = [
     "MemoryLimitError",
     "MemoryPool",
     "PoolStatistics",
+    "Sampled",
     "StreamManager",
     "TokenStatistics",
     "VectorStore",
@@ -154,6 +160,7 @@ __all__ = [
     "quantize_int8",
     "relu",
     "rms_norm",
+    "sample",
     "silu",
     "softmax",
     "spin",

@@ -19,7 +19,7 @@ KERNELS_ORDER = [
     {"cuda"},
     {"runtime"},
     {"elementwise", "embeddings", "norms", "products", "synthetic_load", "tokens", "weights"},
-    {"search"},
+    {"search", "sampling"},
     {"vectors"},
     {"selfcheck"},
     {""},

@@ -7,13 +7,24 @@ here. It may import nothing but NumPy.
 
 from __future__ import annotations
 
-from . import elementwise, norms, products, quantize, search, synthetic_load, tokens, weights
+from . import (
+    elementwise,
+    norms,
+    products,
+    quantize,
+    sampling,
+    search,
+    synthetic_load,
+    tokens,
+    weights,
+)
 
 __all__ = [
     "elementwise",
     "norms",
     "products",
     "quantize",
+    "sampling",
     "search",
     "synthetic_load",
     "tokens",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from llcuda_kernels import reference, tokens
+from llcuda_kernels import reference, sampling, tokens
 
 from .check import Check, into, miss_of, normal, odd
 
@@ -50,3 +50,30 @@ def _lists(backend: Any, rng: np.random.Generator) -> float:
         miss_of(got.perplexity, perplexity, 1e-4, 1e-5),
         miss_of(got.surprisal, surprisal, 1e-6, 1e-9),
     )
+
+
+@_check("sample")
+def _sample(backend: Any, rng: np.random.Generator) -> float:
+    for rows, length in [(1, 5), (300, 1000), (33, 128_256)]:
+        values = normal(rng, rows, length)
+        values[0, 0] = np.nan if rows > 1 else values[0, 0]
+        for top_k, top_p, min_p, temperature in [
+            (min(40, length), 0.95, 0.05, 0.8),
+            (min(1000, length), 1.0, 0.0, 2.0),
+            (1, 1.0, 0.0, 0.0),
+        ]:
+            seed = int(rng.integers(1 << 62))
+            best, indices = reference.search.best(values, top_k)
+            broken = np.isnan(values).any(axis=1)
+            best[broken] = np.nan
+            places = reference.sampling.sample(
+                best, temperature=temperature, top_p=top_p, min_p=min_p, seed=seed
+            )
+            tokens = np.take_along_axis(indices, np.maximum(places, 0)[:, None], 1)[:, 0]
+            got = sampling.sample(
+                values, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+                backend=backend,
+            )  # fmt: skip
+            if not np.array_equal(got.tokens, np.where(places >= 0, tokens, -1)):
+                return float("inf")
+    return 0.0

@@ -21,6 +21,7 @@ MODULES = (
     "primitives.scan",
     "products",
     "quantize",
+    "sampling",
     "search",
     "synthetic_load",
     "tensor_matmul",

@@ -166,6 +166,12 @@ def multiply(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def multiply_wide(typingctx: Any, a: Any, b: Any) -> Any:
+    """The high and the low word of a product of two words without a sign."""
+    return _asm("mul.hi.u32 $0, $2, $3; mul.lo.u32 $1, $2, $3;", "rr", "rr", False)
+
+
+@intrinsic
 def pick_bytes(typingctx: Any, a: Any, b: Any, which: Any) -> Any:
     """Four of the eight bytes of a (0 to 3) and b (4 to 7): one for each nibble of which."""
     return _asm("prmt.b32 $0, $1, $2, $3;", "r", "rrr", False)

@@ -37,7 +37,7 @@ count_up = _from.count_up
 dp4a, from_f16, round_to_int8 = _from.dp4a, _from.from_f16, _from.round_to_int8
 exp2_fast, reciprocal, multiply_add = _from.exp2_fast, _from.reciprocal, _from.multiply_add
 greater, float_bits, bits_float = _from.greater, _from.float_bits, _from.bits_float
-multiply, pick_bytes = _from.multiply, _from.pick_bytes
+multiply, multiply_wide, pick_bytes = _from.multiply, _from.multiply_wide, _from.pick_bytes
 # The warp
 lane, shuffle_xor, shuffle, ballot = _from.lane, _from.shuffle_xor, _from.shuffle, _from.ballot
 bits_set = _from.bits_set

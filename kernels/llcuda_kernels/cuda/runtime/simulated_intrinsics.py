@@ -94,6 +94,13 @@ def multiply(a: Any, b: Any) -> Any:
     return np.float32(a) * np.float32(b)
 
 
+def multiply_wide(a: Any, b: Any) -> Any:
+    """The high and the low word of a product of two words without a sign."""
+    product = (int(a) & 0xFFFFFFFF) * (int(b) & 0xFFFFFFFF)
+    words = np.array([product >> 32, product & 0xFFFFFFFF], np.uint32).view(np.int32)
+    return words[0], words[1]
+
+
 def pick_bytes(a: Any, b: Any, which: Any) -> Any:
     """Four of the eight bytes of a (0 to 3) and b (4 to 7): one for each nibble of which."""
     there = np.array([a, b], np.int32).view(np.uint8)

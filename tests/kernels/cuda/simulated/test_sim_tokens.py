@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+import llcuda_kernels
 from llcuda_kernels import reference
-from llcuda_kernels.cuda import tokens
+from llcuda_kernels.cuda import sampling, tokens
 from llcuda_kernels.cuda.primitives.token_topk import STEP
 from tests.support.kernels.cases import assert_close, normal, odd_rows
 
@@ -81,3 +84,26 @@ def test_lists() -> None:
     want = reference.tokens.list_statistics(x, chosen)
     for got, truth in zip(tokens.list_statistics(x, chosen), want, strict=True):
         assert_close(got, truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "min_p", "temperature"),
+    [(1, 1.0, 0.0, 0.7), (40, 0.9, 0.05, 0.0), (40, 0.9, 0.01, 3.0), (70, 1.0, 0.0, 9.0)],
+)
+def test_tokens_are_drawn_as_on_the_cpu(
+    top_k: int, top_p: float, min_p: float, temperature: float
+) -> None:
+    values = normal((9, 260), 5)
+    values[0, 7], values[1] = np.nan, -np.inf
+    parameters: dict[str, Any] = {
+        "top_k": top_k, "top_p": top_p, "min_p": min_p, "temperature": temperature,
+        "seed": (1 << 63) + 12345, "first_row": (1 << 33) + 5,
+    }  # fmt: skip
+    want = llcuda_kernels.sample(values, backend="cpu", **parameters)
+    by = np.float32(np.log2(np.e) / temperature) if temperature else np.float32(0)
+    tokens, *statistics = sampling.sample(
+        values, top_k, by, round(top_p * 2**20), round(min_p * 2**20), 12345 - (1 << 63),
+        (1 << 33) + 5,
+    )  # fmt: skip
+    np.testing.assert_array_equal(tokens, want.tokens)
+    np.testing.assert_allclose(statistics[3], want.statistics.surprisal, rtol=1e-5, atol=1e-5)
