@@ -30,6 +30,7 @@ _EPILOG = """\
 examples:
   llcuda results list --since 2h --state failed
   llcuda results show 0192f3a4-b5c6
+  llcuda results resample 0192f3a4-b5c6 --temperature 0.2
   llcuda results search 'credit "slow reader" wind*'
   llcuda results search --semantic "how do I stop the server"
   llcuda results export --output answers.parquet
@@ -101,6 +102,40 @@ def make_parser() -> Parser:
     how.add_argument("--text", action="store_true", help="print what was generated, and no more")
     how.add_argument("--tokens", action="store_true", help="a table of the tokens, too")
     _add_json(how, "one JSON object")
+
+    one = command(
+        "resample",
+        "draw a result's tokens anew, from the candidates kept beside them",
+        "example: llcuda results resample 0192f3a4-b5c6 --temperature 0.2\n\n"
+        "Each token is drawn as if all before it were those of the answer, from the candidates\n"
+        "that were asked for with it (--logprobs N). The order is llama.cpp's: top-k, top-p,\n"
+        "min-p, temperature. A seed gives the same tokens on every machine.",
+    )
+    one.add_argument("id", metavar="ID", help="the result's id, or how it begins")
+    one.add_argument(
+        "--temperature", metavar="T", type=_number, required=True, help="0 takes the best"
+    )
+    one.add_argument(
+        "--seed", metavar="N", type=_count, help="default: the result's own seed, or 0"
+    )
+    one.add_argument(
+        "--top-k", metavar="N", type=_rank, default=40, help="of the N best (default: 40)"
+    )
+    one.add_argument(
+        "--top-p",
+        metavar="P",
+        type=_share,
+        default=0.95,
+        help="of the fewest that hold P of their probability (default: 0.95)",
+    )
+    one.add_argument(
+        "--min-p",
+        metavar="P",
+        type=_share,
+        default=0.05,
+        help="of those at least P as probable as the best (default: 0.05)",
+    )
+    _add_json(one, "one JSON object")
 
     one = command(
         "search",
@@ -227,6 +262,29 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number from 0 on, not {text!r}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = _number(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text!r}")
+    return value
+
+
+def _rank(text: str) -> int:
+    if not 1 <= _count(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"must be from 1 to 1024, not {text!r}")
+    return int(text)
+
+
 # -- running ----------------------------------------------------------------------------------
 
 #: The module of each subcommand; the function in it has the subcommand's name.
@@ -235,6 +293,7 @@ _MODULES = {
     "search": "find",
     "semantic": "semantic",
     "show": "show",
+    "resample": "resample",
     "export": "export",
     "verify": "maintain",
     "delete": "maintain",
