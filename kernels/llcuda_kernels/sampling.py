@@ -65,9 +65,9 @@ def sample(
         raise ValueError(f"first_row must be 0 or more, not {first_row}")
     if len(values.shape) != 2:
         raise ValueError(f"values must have 2 dimensions, not {len(values.shape)}")
-    by = np.float32(0.0)  # greedy
+    by = 0.0  # greedy
     if temperature > 0:
-        by = np.float32(min(math.log2(math.e) / temperature, 1e38))
+        by = float(np.float32(min(math.log2(math.e) / temperature, 1e38)))
     shares = round(top_p * _SHARE), round(min_p * _SHARE)
     key = seed - (1 << 64) if seed >= 1 << 63 else seed
     if use_cuda(backend, "token_statistics", (values,), int(values.size) * 4):
@@ -81,7 +81,7 @@ def sample(
     places = np.empty(values.shape[0], np.int64)
     # a row with NaN has candidates, but no distribution
     best = np.where(np.isnan(of.log_sum_exp)[:, None], np.float32(np.nan), of.top_values)
-    cpu.draw(best, by, *shares, key, first_row, places)
+    cpu.draw(best, np.float32(by), *shares, key, first_row, places)
     at = np.maximum(places, 0)[:, None]
     there = places >= 0
     taken = np.take_along_axis(of.top_values, at, 1)[:, 0]

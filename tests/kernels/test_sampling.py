@@ -15,7 +15,7 @@ from llcuda_kernels.reference import sampling as truth
 from tests.support.kernels.cases import normal
 
 
-def by_reference(values: Any, top_k: int, seed: int, **parameters: float) -> Any:
+def by_reference(values: Any, top_k: int, seed: int, **parameters: Any) -> Any:
     best, indices = reference.search.best(np.asarray(values, np.float64), top_k)
     places = truth.sample(best, seed=seed, **parameters)
     tokens = np.take_along_axis(indices, np.maximum(places, 0)[:, None], 1)[:, 0]
@@ -28,7 +28,7 @@ def test_the_generator_gives_the_words_of_its_paper() -> None:
 
 
 def test_weights_are_powers_of_two() -> None:
-    v = np.float32([0, -0.25, -1, -1.5, -7.3, -29.9, -40, -np.inf])
+    v = np.array([0, -0.25, -1, -1.5, -7.3, -29.9, -40, -np.inf], np.float32)
     got = truth.weights(v, 1.0)
     np.testing.assert_allclose(got, 2.0 ** (31 + v.astype(np.float64)), rtol=0, atol=4)
     assert got[0] == 2**31
@@ -47,9 +47,9 @@ def test_weights_are_powers_of_two() -> None:
     first_row=st.integers(0, 2**40),
 )
 def test_any_parameters_give_what_the_reference_gives(
-    rows: list[list[float]], top_k: int, seed: int, first_row: int, **parameters: float
+    rows: list[list[float]], top_k: int, seed: int, first_row: int, **parameters: Any
 ) -> None:
-    values = np.float32(rows)
+    values = np.array(rows, np.float32)
     got = k.sample(values, top_k=top_k, seed=seed, first_row=first_row, backend="cpu", **parameters)
     want = by_reference(values, top_k, seed, first_row=first_row, **parameters)
     np.testing.assert_array_equal(got.tokens, want)

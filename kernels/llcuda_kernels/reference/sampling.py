@@ -74,7 +74,7 @@ def sample(
     values: Any, *, temperature: float, top_p: float, min_p: float, seed: int, first_row: int = 0
 ) -> Ints:
     """The places drawn from rows of candidates, (rows, k) float32, best first; -1 of none."""
-    by = np.float32(math.log2(math.e) / temperature) if temperature > 0 else None
+    by = float(np.float32(math.log2(math.e) / temperature)) if temperature > 0 else None
     shares = {"top_p": round(top_p * 2**SHARE), "min_p": round(min_p * 2**SHARE)}
     out = [
         draw(row, first_row + number, by=by, seed=seed, **shares) if np.isfinite(row[0]) else -1

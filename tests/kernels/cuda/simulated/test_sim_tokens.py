@@ -100,7 +100,7 @@ def test_tokens_are_drawn_as_on_the_cpu(
         "seed": (1 << 63) + 12345, "first_row": (1 << 33) + 5,
     }  # fmt: skip
     want = llcuda_kernels.sample(values, backend="cpu", **parameters)
-    by = np.float32(np.log2(np.e) / temperature) if temperature else np.float32(0)
+    by = float(np.float32(np.log2(np.e) / temperature)) if temperature else 0.0
     tokens, *statistics = sampling.sample(
         values, top_k, by, round(top_p * 2**20), round(min_p * 2**20), 12345 - (1 << 63),
         (1 << 33) + 5,
