@@ -30,18 +30,21 @@ async def compile_kernels() -> None:
 
 
 def main() -> None:
-    """Call each kernel that the server uses once."""
+    """Call each kernel that the server uses on the CPU once; compile those for the GPU, if any."""
     os.nice(19)
     os.umask(0o077)  # the cache is code: nobody else may write to it
     import numpy as np
 
-    from llcuda_kernels import VectorStore, list_statistics, normalize_quantize
+    from llcuda_kernels import VectorStore, gpu, list_statistics, normalize_quantize
+    from llcuda_kernels.runtime.kept import warm
 
     list_statistics(np.full((2, 2), -1, np.float32), np.full(2, -1, np.float32))
     codes, scales = normalize_quantize(np.ones((2, 8), np.float32), backend="cpu")
     store = VectorStore(8, backend="cpu")
     store.append_codes(codes, scales)
     store.search(np.ones(8, np.float32), 1)
+    if gpu().usable:
+        warm()
 
 
 if __name__ == "__main__":

@@ -27,17 +27,21 @@ _EPILOG = """\
 examples:
   llcuda doctor
   llcuda doctor --backend cpu --json
+  llcuda doctor --warm
 
 Engines are what runs models: the built-in one, and each llama-server on PATH, each with the GPUs
 that it can use. What to do about a GPU that none of them uses: docs/gpu.md.
 
 Each operation of llcuda_kernels is run on fresh random inputs, with outliers, NaN, infinity and
 odd sizes, and compared with its float64 reference: "error" is that of the number that is farthest
-off by the error allowed for it, which follows. The first run compiles the kernels, which takes a
-while; they are kept.
+off by the error allowed for it, which follows.
 
-exit codes: 0 all is well (a GPU that is not there is no fault), 1 a kernel is wrong or failed,
-2 wrong usage, 130 interrupted
+A kernel is compiled when it is first used, which takes up to some seconds, and is then kept in the
+user's cache directory for all later processes. --warm compiles all kernels for the GPU here and
+checks nothing.
+
+exit codes: 0 all is well (a GPU that is not there is no fault, but for --warm), 1 a kernel is wrong
+or failed, 2 wrong usage, 130 interrupted
 """
 
 
@@ -53,6 +57,9 @@ def make_parser() -> Parser:
         "--backend", choices=("all", "cpu", "cuda"), default="all", help="what to check"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of the inputs (default: fresh)")
+    parser.add_argument(
+        "--warm", action="store_true", help="compile all kernels for the GPU here, and keep them"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     return parser
 
@@ -66,7 +73,13 @@ def _run(argv: Sequence[str] | None) -> int:
     arguments = make_parser().parse_args(argv)
     if arguments.seed is not None and arguments.seed < 0:
         fail(f"--seed must be 0 or more, not {arguments.seed}")
+    if arguments.warm and (arguments.backend != "all" or arguments.seed is not None):
+        fail("--warm checks nothing: leave --backend and --seed out")
     facts = machine()
+    if arguments.warm:
+        if not facts["gpu"]["usable"]:
+            fail(f"the GPU is not used: {facts['gpu']['reason']}", Exit.REFUSED)
+        return _warm(as_json=arguments.json)
     found = engines()
     if arguments.json:
         echo(json.dumps({"event": "machine", **facts}), flush=True)
@@ -96,6 +109,7 @@ def machine() -> dict[str, Any]:
     import apsw
 
     from llcuda_kernels.runtime.device import gpu
+    from llcuda_kernels.runtime.kept import kept
 
     found = asdict(gpu())
     found["compute_capability"] = ".".join(map(str, found["compute_capability"]))
@@ -110,6 +124,7 @@ def machine() -> dict[str, Any]:
         "sqlite": apsw.sqlite_lib_version(),
         "packages": {name: _version(name) for name in (*_PACKAGES, *_OPTIONAL)},
         "gpu": {**found, "kernel_module": _kernel_module()},
+        "compiled_kernels": asdict(kept()),
     }
 
 
@@ -179,6 +194,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
         ("packages", ", ".join(f"{name} {packages[name]}" for name in _PACKAGES if packages[name])),
         ("extras", ", ".join(f"{n} {packages[n]}" for n in _OPTIONAL if packages[n]) or "none"),
         ("GPU", _gpu_line(facts["gpu"])),
+        ("kernels", _kept_line(facts["compiled_kernels"])),
     ]
     for name, text in rows:
         echo(f"{name:<10} {text}")
@@ -225,6 +241,37 @@ def _gpu_line(gpu: dict[str, Any]) -> str:
         f"{gpu['multiprocessors']} multiprocessors, {gpu['memory'] / 2**30:.0f} GiB, "
         f"driver {gpu['driver']}, runtime {gpu['runtime']}"
     )
+
+
+def _kept_line(kept: dict[str, Any]) -> str:
+    if not kept["kernels"]:
+        return f"none is compiled for a GPU yet; they are kept in {kept['folder']}"
+    size = f"{kept['bytes'] / 2**20:.1f} MiB"
+    return f"{kept['kernels']} compiled for GPUs, {size}, kept in {kept['folder']}"
+
+
+def _warm(*, as_json: bool) -> int:
+    """Compile what is not kept yet; whether all of it did."""
+    from dataclasses import asdict
+
+    from llcuda_kernels.runtime import kept
+
+    with StatusLine(wanted=not as_json) as status:
+        status.show("compiling")
+        warmed = kept.warm(
+            lambda name, done, wanted: status.show(f"compiled {done} of {wanted}: {name}")
+        )
+    facts = asdict(kept.kept())
+    if as_json:
+        echo(json.dumps({"event": "warm", **asdict(warmed), "compiled_kernels": facts}))
+    else:
+        for name, reason in warmed.failed.items():
+            echo(f"{name}: {one_line(reason)}")
+        echo(
+            f"{warmed.compiled} kernels compiled in {warmed.seconds:.1f} s, {warmed.already} were "
+            f"there already: {_kept_line(facts)}"
+        )
+    return Exit.REFUSED if warmed.failed else Exit.OK
 
 
 def _check(backend: str, seed: int | None, *, as_json: bool) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llcuda_kernels import selfcheck
-from llcuda_kernels.runtime import device
+from llcuda_kernels.runtime import device, kept
 from llcuda_kernels.selfcheck import Outcome
 from llcuda_net.cli import doctor
 from llcuda_net.upstream.engine.programs import gpus, probe
@@ -165,3 +165,66 @@ def test_a_real_kernel_of_this_machine(
     monkeypatch.setattr(selfcheck, "names", lambda: ["relu", "list_statistics"])
     assert doctor.main(["--backend", "cpu"]) == 0
     assert capsys.readouterr().out.count("  ok  ") == 2
+
+
+@pytest.fixture
+def warmed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """What compiling all kernels comes to, in place of doing it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    outcome = [kept.Warmed(3, 65, 1.25, {})]
+
+    def warm(progress: Any) -> kept.Warmed:
+        progress("spin", 1, 3)
+        return outcome[0]
+
+    monkeypatch.setattr(kept, "warm", warm)
+    return outcome
+
+
+def test_kernels_are_compiled_ahead(
+    found: dict[str, Any], warmed: list[Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    found["gpu"] = GPU
+    assert doctor.main(["--warm"]) == 0
+    assert capsys.readouterr().out == (
+        "3 kernels compiled in 1.2 s, 65 were there already: none is compiled for a GPU yet; "
+        f"they are kept in {tmp_path}/llcuda/cubins\n"
+    )
+    assert found["ran"] == []
+    assert doctor.main(["--warm", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["compiled"], event["already"]) == ("warm", 3, 65)
+    assert event["compiled_kernels"] == {
+        "folder": f"{tmp_path}/llcuda/cubins", "kernels": 0, "bytes": 0,
+    }  # fmt: skip
+
+
+def test_a_kernel_that_does_not_compile_is_told(
+    found: dict[str, Any], warmed: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found["gpu"] = GPU
+    warmed[0] = kept.Warmed(0, 67, 1.0, {"spin": "it cannot be kept in /x"})
+    assert doctor.main(["--warm"]) == 1
+    assert "spin: it cannot be kept in /x" in capsys.readouterr().out
+
+
+def test_nothing_is_compiled_without_a_gpu_or_beside_checks(
+    found: dict[str, Any], warmed: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor.main(["--warm"]) == 1
+    assert "the GPU is not used: no NVIDIA driver is installed" in capsys.readouterr().err
+    for more in (["--backend", "cuda"], ["--seed", "1"]):
+        assert doctor.main(["--warm", *more]) == 2
+        assert "--warm checks nothing" in capsys.readouterr().err
+
+
+def test_what_is_kept_is_told(
+    found: dict[str, Any], warmed: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from llcuda_kernels.cuda.runtime import kept as disk
+
+    disk.put("ab" * 32, disk.Code("k", b"\x7fELF" + bytes(1 << 20)))
+    assert doctor.main(["--backend", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert f"kernels    1 compiled for GPUs, 1.0 MiB, kept in {disk.folder()}" in out

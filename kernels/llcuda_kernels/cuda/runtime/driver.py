@@ -7,7 +7,6 @@ current stream of the thread (`streams`).
 from __future__ import annotations
 
 import ctypes
-import re
 import struct
 import threading
 from typing import Any
@@ -15,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from . import shim
+from .kept import Code
 from .shim import core, native
 
-_ENTRY = re.compile(r"\.visible\s+\.entry\s+([\w$]+)")
 _here = threading.local()
 
 
@@ -102,13 +101,23 @@ def target() -> tuple[int, int]:
     return int(cc[0]), int(cc[1])
 
 
-def load(ptx: str, signature: list[Any]) -> Loaded:
+def assemble(ptx: str, cc: tuple[int, int]) -> bytes:
+    """The cubin of PTX: by nvJitLink, which needs no GPU, or where it is missing by the driver."""
+    if not shim.has_linker():
+        device()
+    options = core.LinkerOptions(arch=f"sm_{cc[0]}{cc[1]}")
+    linker = core.Linker(core.ObjectCode.from_ptx(ptx.encode()), options=options)
+    return bytes(linker.link("cubin").code)
+
+
+def load(code: Code, signature: list[Any]) -> Loaded:
     """Load a compiled kernel, whose arguments have these types, on the current device."""
-    code = core.ObjectCode.from_ptx(ptx.encode())
-    handle = native.CUkernel(int(code.get_kernel(_ENTRY.findall(ptx)[0]).handle))
+    made = core.ObjectCode
+    whole = (made.from_cubin if code.assembled else made.from_ptx)(code.data)
+    handle = native.CUkernel(int(whole.get_kernel(code.entry).handle))
     function = _check(native.cuKernelGetFunction(handle))
     sizes = {shim.I32: "i4x", shim.U32: "I4x", shim.I64: "q", shim.F32: "f4x"}
-    return Loaded(code, function, "".join(sizes.get(kind, "Q") for kind in signature))
+    return Loaded(whole, function, "".join(sizes.get(kind, "Q") for kind in signature))
 
 
 def prepare(loaded: Loaded, shared: int) -> None:

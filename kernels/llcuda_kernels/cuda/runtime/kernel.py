@@ -75,12 +75,12 @@ class Kernel:
         self._launch(loaded, *dims, shared, args)
 
     def _load(self) -> Any:
-        from . import driver
+        from . import compiled, driver
 
         with self._lock:
             if self._loaded is None:
                 self._launch = driver.launch
-                self._loaded = driver.load(self.ptx(driver.target()), self.signature)
+                self._loaded = compiled.load(self)
             return self._loaded
 
     def _configure(self, key: Any) -> Any:

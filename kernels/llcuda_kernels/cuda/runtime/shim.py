@@ -6,8 +6,11 @@ set, the kernels get `simulator` instead and numba-cuda is not imported at all.
 
 from __future__ import annotations
 
+import functools
 import os
+import warnings
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,9 +26,11 @@ __all__ = [
     "U8",
     "U16",
     "U32",
+    "compilers",
     "core",
     "cuda",
     "device",
+    "has_linker",
     "intrinsic",
     "ir",
     "native",
@@ -104,6 +109,30 @@ def ptx(function: Any, signature: list[Any], cc: tuple[int, int], bounds: Any) -
         function, types.void(*signature), cc=cc, launch_bounds=bounds, fastmath=False
     )
     return str(text)
+
+
+@functools.cache
+def has_linker() -> bool:
+    """Whether nvJitLink is installed; where it is not, the driver makes cubins."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the driver is taken is no news to anybody
+        return str(core.Linker.which_backend()) == "nvJitLink"
+
+
+@functools.cache
+def compilers() -> str:
+    """The versions of all that has a part in a cubin."""
+    from cuda.bindings import nvrtc
+
+    parts = [f"{name} {metadata.version(name)}" for name in ("numba-cuda", "numba", "llvmlite")]
+    parts.append(f"toolkit {nvrtc.nvrtcVersion()[1:]}")
+    if has_linker():
+        from cuda.bindings import nvjitlink
+
+        parts.append(f"nvJitLink {nvjitlink.version()}")
+    else:
+        parts.append(f"driver {native.cuDriverGetVersion()[1]}")
+    return ", ".join(parts)
 
 
 def literal_needed(given: Any) -> Exception:

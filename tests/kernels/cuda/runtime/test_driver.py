@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from llcuda_kernels.cuda.runtime.kept import Code
 from tests.support.kernels.compiling import kernels
 
 pytestmark = pytest.mark.skipif(
@@ -23,14 +25,20 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Any:
     from llcuda_kernels.cuda.runtime import driver as real
 
     class Code:
-        def __init__(self, ptx: bytes) -> None:
-            self.ptx, self.asked = ptx, ""
+        def __init__(self, data: bytes) -> None:
+            self.data, self.asked = data, ""
 
         def get_kernel(self, name: str) -> Any:
             self.asked = name
             return SimpleNamespace(handle=7)
 
-    core = SimpleNamespace(ObjectCode=SimpleNamespace(from_ptx=Code))
+    class Cubin(Code):
+        def get_kernel(self, name: str) -> Any:
+            if b"older" in self.data:
+                raise RuntimeError("CUDA_ERROR_NO_BINARY_FOR_GPU")
+            return super().get_kernel(name)
+
+    core = SimpleNamespace(ObjectCode=SimpleNamespace(from_ptx=Code, from_cubin=Cubin))
     native = SimpleNamespace(CUkernel=int, cuKernelGetFunction=lambda handle: (0, handle + 1))
     monkeypatch.setattr(real, "core", core)
     monkeypatch.setattr(real, "native", native)
@@ -41,8 +49,9 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_layout_of_arguments_is_that_of_the_signature(driver: Any) -> None:
     from llcuda_kernels.cuda.runtime.shim import F32, I32, I64, U32, pointer
 
-    loaded = driver.load(PTX, [pointer(U32), I32, U32, I64, F32])
-    assert (loaded.code.ptx, loaded.code.asked) == (PTX.encode(), "_Z4spin$1")
+    code = Code("_Z4spin$1", PTX.encode())
+    loaded = driver.load(code, [pointer(U32), I32, U32, I64, F32])
+    assert (loaded.code.data, loaded.code.asked) == (PTX.encode(), "_Z4spin$1")
     assert loaded.function == 8
     space = bytearray(40)
     loaded.pack(space, 0, 1 << 40, -2, 3, -4, 0.5)
@@ -51,29 +60,79 @@ def test_the_layout_of_arguments_is_that_of_the_signature(driver: Any) -> None:
     assert space[24:32] == (-4).to_bytes(8, "little", signed=True)
 
 
-def test_a_kernel_is_compiled_for_the_device_and_loaded_once(
-    driver: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def fresh(driver: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A kernel as in a new process, and what becomes of it: `asked` for PTX, `launched`."""
+    from llcuda_kernels.cuda.runtime import compiled, shim
+
     spin = kernels()["spin"]
-    asked: list[tuple[int, int]] = []
-    launched: list[Any] = []
+    state = SimpleNamespace(spin=spin, asked=[], launched=[])
 
     def ptx(cc: tuple[int, int]) -> str:
-        asked.append(cc)
+        state.asked.append(cc)
         return PTX
 
-    monkeypatch.setattr(spin, "_loaded", None)
-    monkeypatch.setattr(spin, "_launch", None)
-    monkeypatch.setattr(spin, "_configs", {})
+    def begin() -> None:
+        for name, value in (("_loaded", None), ("_launch", None), ("_configs", {})):
+            monkeypatch.setattr(spin, name, value)
+
+    begin()
+    state.begin = begin
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(spin, "ptx", ptx)
-    monkeypatch.setattr(driver, "launch", lambda *given: launched.append(given))
+    monkeypatch.setattr(driver, "launch", lambda *given: state.launched.append(given))
+    monkeypatch.setattr(driver, "assemble", lambda text, cc: b"\x7fELF of " + text.encode())
+    monkeypatch.setattr(shim, "compilers", lambda: "numba-cuda 1")
     # what a self-check says of the device chooses kernels; code is still made for the real one
     monkeypatch.setattr(driver, "compute_capability", lambda: (5, 0))
-    spin.launch(3, 256, 1, 2, 5, 7)
-    spin.launch((3, 2), 256, 1, 2, 5, 7)
-    assert asked == [(9, 0)]
-    assert [given[1:] for given in launched] == [
+    assert compiled.kept_code(spin, (9, 0)) is None
+    return state
+
+
+def test_a_kernel_is_compiled_for_the_device_and_loaded_once(fresh: Any) -> None:
+    fresh.spin.launch(3, 256, 1, 2, 5, 7)
+    fresh.spin.launch((3, 2), 256, 1, 2, 5, 7)
+    assert fresh.asked == [(9, 0)]
+    assert [given[1:] for given in fresh.launched] == [
         ((3, 1, 1), (256, 1, 1), 0, (1, 2, 5, 7)),
         ((3, 2, 1), (256, 1, 1), 0, (1, 2, 5, 7)),
     ]
-    assert launched[0][0].code.ptx == PTX.encode()
+    assert fresh.launched[0][0].code.data == b"\x7fELF of " + PTX.encode()
+
+
+def test_what_is_kept_is_loaded_and_not_compiled(fresh: Any) -> None:
+    for _ in range(3):
+        fresh.begin()
+        fresh.spin.launch(3, 256, 1, 2, 5, 7)
+    assert fresh.asked == [(9, 0)]
+    codes = [given[0].code for given in fresh.launched]
+    assert {code.data for code in codes} == {b"\x7fELF of " + PTX.encode()}
+    assert {code.asked for code in codes} == {"_Z4spin$1"}
+
+
+def test_what_is_kept_and_does_not_load_is_compiled_anew(
+    fresh: Any, driver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "assemble", lambda text, cc: b"\x7fELF older")
+        with pytest.raises(RuntimeError, match="NO_BINARY"):
+            fresh.spin.launch(3, 256, 1, 2, 5, 7)
+    fresh.spin.launch(3, 256, 1, 2, 5, 7)
+    fresh.begin()
+    fresh.spin.launch(3, 256, 1, 2, 5, 7)
+    assert fresh.asked == [(9, 0), (9, 0)]
+    assert b"older" not in fresh.launched[-1][0].code.data
+
+
+def test_ptx_that_no_linker_takes_is_left_to_the_driver(
+    fresh: Any, driver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def assemble(text: str, cc: tuple[int, int]) -> bytes:
+        raise RuntimeError("Unsupported .version 9.9")
+
+    monkeypatch.setattr(driver, "assemble", assemble)
+    for _ in range(2):
+        fresh.begin()
+        fresh.spin.launch(3, 256, 1, 2, 5, 7)
+    assert fresh.asked == [(9, 0), (9, 0)]
+    assert fresh.launched[0][0].code.data == PTX.encode()
