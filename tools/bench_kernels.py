@@ -24,12 +24,17 @@ example:
   python tools/bench_kernels.py --json kernels.json
   python tools/bench_kernels.py --device-only --scale 0.1
   python tools/bench_kernels.py --check
+  python tools/bench_kernels.py --peers --json peers.json --markdown peers.md
 
 On a GPU, times are those of events on the device, with the caches emptied before each run: the
 median of 21, with the least and the greatest. The limits (a copy, cuBLAS through PyTorch) are
 measured in the same run; without PyTorch there is no cuBLAS to compare with.
 
-exit codes: 0 all checks passed, 1 one did not, 2 usage
+--peers times each kernel beside what a user would call instead (PyTorch, torch.compile, CuPy, and
+cuVS where it is installed), in turn and in one run, at the sizes of real models; weights are rotated
+over four times the L2 cache. Each group runs in a process of its own, and what fails is told.
+
+exit codes: 0 all checks passed (with --peers: everything was measured), 1 one did not, 2 usage
 """
 
 
@@ -42,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="check only, time nothing")
     parser.add_argument("--device-only", action="store_true", help="do not time the CPU paths")
     parser.add_argument("--only", metavar="WORD", help="time only what has WORD in its name")
+    parser.add_argument("--peers", action="store_true", help="time beside what others offer")
     parser.add_argument("--scale", type=float, default=1.0, help="sizes, as a share of the full")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write tables to FILE")
@@ -51,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     found = k.gpu()
     report: dict[str, Any] = {"gpu": found.__dict__, "checks": [], "device": [], "cpu": {}}
+    if options.peers:
+        return _beside(options, report)
     backends = ["cpu", "cuda"] if found.usable else ["cpu"]
     if options.device_only and found.usable:
         backends = ["cuda"]
@@ -86,6 +94,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.plot and report["device"]:
             writer.roofline(report, options.plot)
     return 1 if failed else 0
+
+
+def _beside(options: argparse.Namespace, report: dict[str, Any]) -> int:
+    """Time the groups beside others; 1 where anything could not be measured."""
+    from tools.kernels_bench.beside import parent
+
+    if not report["gpu"]["usable"]:
+        echo(f"nothing to compare: {report['gpu']['reason']}")
+        return 1
+    found = parent.compare(options.scale, options.only, lambda text: echo(text, flush=True))
+    missing = parent.failures(found)
+    for reason in missing:
+        echo(f"not measured: {reason}", flush=True)
+    report["beside"] = found
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1, default=str) + "\n")
+    if options.markdown:
+        options.markdown.write_text(parent.table(found))
+    return 1 if missing else 0
 
 
 def _device(options: argparse.Namespace, report: dict[str, Any]) -> None:
