@@ -31,8 +31,9 @@ median of 21, with the least and the greatest. The limits (a copy, cuBLAS throug
 measured in the same run; without PyTorch there is no cuBLAS to compare with.
 
 --peers times each kernel beside what a user would call instead (PyTorch, torch.compile, CuPy, and
-cuVS where it is installed), in turn and in one run, at the sizes of real models; weights are rotated
-over four times the L2 cache. Each group runs in a process of its own, and what fails is told.
+cuVS where it is installed), in turn and in one run, at the sizes of real models; weights are
+rotated over four times the L2 cache. Each group runs in a process of its own, and what fails is
+told.
 
 exit codes: 0 all checks passed (with --peers: everything was measured), 1 one did not, 2 usage
 """

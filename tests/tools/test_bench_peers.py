@@ -104,18 +104,20 @@ def _row(**more: Any) -> dict[str, Any]:
 def test_rows_of_a_group_that_dies_are_kept() -> None:
     rows: list[Any] = []
     script = (
+        "assert sys.stdin.readline() == 'go\\n'\n"
         "print(json.dumps({'work': 'a'}), flush=True)\nprint('noise')\n"
         "sys.stderr.write('CUDA error: an illegal memory access\\n')\nsys.exit(9)"
     )
-    reason = parent._run(_command(script), 30, rows.append)
+    reason = parent.finish(parent._popen(_command(script)), 30, rows.append)
     assert rows == [{"work": "a"}]
     assert reason == "exit code 9: CUDA error: an illegal memory access"
-    assert parent._run(_command("sys.exit(3)"), 30, rows.append).startswith("PyTorch")
-    assert parent._run(_command(""), 30, rows.append) == ""
+    none = parent.finish(parent._popen(_command("sys.exit(3)")), 30, rows.append)
+    assert none.startswith("PyTorch")
+    assert parent.finish(parent._popen(_command("")), 30, rows.append) == ""
 
 
 def test_a_group_that_hangs_is_ended() -> None:
-    reason = parent._run(_command("time.sleep(600)"), 0.5, lambda row: None)
+    reason = parent.finish(parent._popen(_command("time.sleep(600)")), 0.5, lambda row: None)
     assert reason == "it took more than 0 s"
 
 
@@ -127,13 +129,22 @@ def test_what_was_not_measured_is_told_and_not_printed(monkeypatch: pytest.Monke
         "c": ([_row(work="c")], ""),
     }
 
-    def run(command: list[str], limit: float, take: Any) -> str:
-        rows, reason = given[command[3]]
+    started: list[str] = []
+
+    def start(name: str, scale: float) -> str:
+        started.append(name)
+        return name
+
+    def finish(name: str, limit: float, take: Any) -> str:
+        # the next one imports while this one measures, and no more than that one
+        assert started[-1] == min("c", chr(ord(name) + 1))
+        rows, reason = given[name]
         for row in rows:
             take(row)
         return reason
 
-    monkeypatch.setattr(parent, "_run", run)
+    monkeypatch.setattr(parent, "start", start)
+    monkeypatch.setattr(parent, "finish", finish)
     said: list[str] = []
     report = parent.compare(0.1, None, said.append)
     assert report["device"] == "H"

@@ -51,9 +51,12 @@ def main(name: str, scale: float) -> int:
 
     if torch is None:
         return 3
+    make = group(name)
+    if not sys.stdin.readline():  # until then another group has the GPU
+        return 2  # the parent has gone
     _say(versions=versions(), device=torch.cuda.get_device_name())
     clock = Clock(torch)
-    for work in group(name)(scale):
+    for work in make(scale):
         _compare(clock, work)
     return 0
 

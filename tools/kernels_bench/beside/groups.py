@@ -8,12 +8,12 @@ from tools.kernels_bench.beside.work import Group
 
 #: Module and function of each.
 GROUPS = {
-    "tokens": "rows.tokens",
-    "softmax": "rows.softmax",
-    "codes": "rows.codes",
+    "store": "search.store",
     "search int8": "search.codes",
     "search float32": "search.floats",
-    "store": "search.store",
+    "softmax": "rows.softmax",
+    "codes": "rows.codes",
+    "tokens": "rows.tokens",
     "int4": "int4.int4",
     "matmul float32": "products.floats",
     "matmul bf16": "products.halves",

@@ -6,6 +6,7 @@ and nothing is printed for it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -28,11 +29,13 @@ def compare(scale: float, only: str | None, say: Callable[[str], None]) -> dict[
     report: dict[str, Any] = {"rows": [], "failed": []}
     say(HEAD)
     say(RULE)
-    for name in GROUPS:
-        if only is not None and only not in name:
-            continue
-        command = [sys.executable, "-m", "tools.kernels_bench.beside", name, str(scale)]
-        reason = _run(command, LIMIT, lambda row: _take(row, report, say))
+    names = [name for name in GROUPS if only is None or only in name]
+    waiting: dict[str, Any] = {}
+    for number, name in enumerate(names):
+        for soon in names[number : number + 2]:  # the next one imports while this one measures
+            if soon not in waiting:
+                waiting[soon] = start(soon, scale)
+        reason = finish(waiting[name], LIMIT, lambda row: _take(row, report, say))
         if reason:
             report["failed"].append({"group": name, "error": reason})
     return report
@@ -80,11 +83,23 @@ def _take(row: dict[str, Any], report: dict[str, Any], say: Callable[[str], None
         say(line(row))
 
 
-def _run(command: list[str], limit: float, take: Callable[[dict[str, Any]], None]) -> str:
-    """Run a group; why it did not come to its end, or nothing."""
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True
-    ) as process:
+def start(name: str, scale: float) -> subprocess.Popen[str]:
+    """A group's process; it waits for a line before it uses the GPU."""
+    command = [sys.executable, "-m", "tools.kernels_bench.beside", name, str(scale)]
+    return _popen(command)
+
+
+def _popen(command: list[str]) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, text=True)
+
+
+def finish(
+    process: subprocess.Popen[str], limit: float, take: Callable[[dict[str, Any]], None]
+) -> str:
+    """Let a group measure; why it did not come to its end, or nothing."""
+    with process:
+        assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
         said: list[str] = []
@@ -92,6 +107,9 @@ def _run(command: list[str], limit: float, take: Callable[[dict[str, Any]], None
         reader.start()
         timer = threading.Timer(limit, process.kill)
         timer.start()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write("go\n")
+            process.stdin.close()
         for text in process.stdout:
             if text.startswith("{"):
                 take(json.loads(text))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import llcuda_kernels as k
 from llcuda_kernels.cuda.runtime.array import DeviceArray, empty
-from tools.kernels_bench.beside.work import Run, Work, copies_for, near
+from tools.kernels_bench.beside.work import Run, Work, call, copies_for, near, turn
 from tools.kernels_bench.clock import normals, random_words
 from tools.kernels_bench.peers import as_torch, cupy, torch
 
@@ -32,16 +33,14 @@ def floats(scale: float) -> Iterator[Work]:
         x = normals(count * inner, 30 + count).reshape(count, inner)
         out = empty((count, columns), np.float32)
         tx, tout = as_torch(x), torch.empty(count, columns, device="cuda")
-        others: dict[str, Run] = {
-            "torch": lambda i, tx=tx, tout=tout: torch.mm(tx, theirs[i], out=tout)
-        }
+        others: dict[str, Run] = {"torch": turn(torch.mm, tx, theirs, out=tout)}
         if cupy is not None and count == 1:
             cx, cw = cupy.asarray(x), [cupy.asarray(w) for w in weights]
-            others["cupy"] = lambda i, cx=cx, cw=cw: cx @ cw[i]
+            others["cupy"] = turn(cupy.matmul, cx, cw)
         yield Work(
             f"float32 matmul, M = {count}",
             f"{inner:,} x {columns:,}",
-            lambda i, x=x, out=out: k.matmul(x, weights[i], out=out),
+            turn(k.matmul, x, weights, out=out),
             others,
             copies,
             4.0 * inner * columns,
@@ -61,8 +60,8 @@ def halves(scale: float) -> Iterator[Work]:
         yield Work(
             f"bf16 matmul, M = {count}",
             f"{inner:,} x {columns:,}",
-            lambda i, x=x: k.matmul_bf16(x, weights[i]),
-            {"torch": lambda i, tx=tx: torch.mm(tx, theirs[i].T)},
+            turn(k.matmul_bf16, x, weights),
+            {"torch": turn(torch.mm, tx, [w.T for w in theirs])},
             copies,
             2.0 * inner * columns,
             check=near,
@@ -86,8 +85,8 @@ def codes(scale: float) -> Iterator[Work]:
         yield Work(
             f"int8 matmul, M = {count}",
             f"{inner:,} x {columns:,}",
-            lambda i, x=x: k.matmul_int8(x, weights[i]),
-            {"torch _int_mm": lambda i, tx=tx, n=count: torch._int_mm(tx, theirs[i].T)[:n]},
+            turn(k.matmul_int8, x, weights),
+            {"torch _int_mm": partial(_int_mm, tx, theirs, count)},
             copies,
             1.0 * inner * columns,
             check=near,
@@ -100,21 +99,25 @@ def squares(scale: float) -> Iterator[Work]:
     a, b = normals(n * n, 8).reshape(n, n), normals(n * n, 9).reshape(n, n)
     ta, tb = as_torch(a), as_torch(b)
     yield Work(
-        "float32 matmul", f"{n:,}³", lambda i: k.matmul(a, b),
-        {"torch": lambda i: torch.mm(ta, tb)}, check=near,
+        "float32 matmul", f"{n:,}³", call(k.matmul, a, b),
+        {"torch": call(torch.mm, ta, tb)}, check=near,
     )  # fmt: skip
     half, other = _bf16((n, n), 1), _bf16((n, n), 2)
     thalf, tother = _as_bf16(half), _as_bf16(other)
     yield Work(
-        "bf16 matmul", f"{n:,}³", lambda i: k.matmul_bf16(half, other),
-        {"torch": lambda i: torch.mm(thalf, tother.T)}, check=near,
+        "bf16 matmul", f"{n:,}³", call(k.matmul_bf16, half, other),
+        {"torch": call(torch.mm, thalf, tother.T)}, check=near,
     )  # fmt: skip
     whole = random_words(n * n // 4, 4).view(np.int8, (n, n))
     twhole = as_torch(whole)
     yield Work(
-        "int8 matmul", f"{n:,}³", lambda i: k.matmul_int8(whole, whole),
-        {"torch _int_mm": lambda i: torch._int_mm(twhole, twhole.T)}, check=near,
+        "int8 matmul", f"{n:,}³", call(k.matmul_int8, whole, whole),
+        {"torch _int_mm": call(torch._int_mm, twhole, twhole.T)}, check=near,
     )  # fmt: skip
+
+
+def _int_mm(x: Any, weights: list[Any], count: int, i: int) -> Any:
+    return torch._int_mm(x, weights[i].T)[:count]
 
 
 def _bf16(shape: tuple[int, int], seed: int) -> DeviceArray:

@@ -9,7 +9,7 @@ import numpy as np
 
 import llcuda_kernels as k
 from llcuda_kernels.cuda.runtime.array import empty
-from tools.kernels_bench.beside.work import Work, near
+from tools.kernels_bench.beside.work import Work, call, near
 from tools.kernels_bench.clock import normals
 from tools.kernels_bench.peers import as_torch, torch
 
@@ -40,11 +40,8 @@ def tokens(scale: float) -> Iterator[Work]:
         yield Work(
             f"token statistics, k = {best}",
             f"{rows} x {VOCABULARY:,}",
-            lambda i, best=best: k.token_statistics(x, chosen, k=best),
-            {
-                "torch.compile": lambda i, run=compiled: run(tx, tc),
-                "torch": lambda i, run=function: run(tx, tc),
-            },
+            call(k.token_statistics, x, chosen, k=best),
+            {"torch.compile": call(compiled, tx, tc), "torch": call(function, tx, tc)},
             bytes=4.0 * rows * VOCABULARY,
             check=lambda ours, theirs: (
                 near(ours.entropy, theirs[0]) and near(ours.surprisal, theirs[1])
@@ -65,8 +62,8 @@ def softmax(scale: float) -> Iterator[Work]:
     yield Work(
         "softmax",
         f"{rows} x {VOCABULARY:,}",
-        lambda i: k.softmax(x, out=out),
-        {"torch.compile": lambda i: compiled(tx), "torch": lambda i: plain(tx)},
+        call(k.softmax, x, out=out),
+        {"torch.compile": call(compiled, tx), "torch": call(plain, tx)},
         bytes=8.0 * rows * VOCABULARY,
         check=near,
     )
@@ -87,8 +84,8 @@ def codes(scale: float) -> Iterator[Work]:
     yield Work(
         "normalize_quantize",
         f"{rows:,} x {dim:,}",
-        lambda i: k.normalize_quantize(x),
-        {"torch.compile": lambda i: compiled(tx), "torch": lambda i: plain(tx)},
+        call(k.normalize_quantize, x),
+        {"torch.compile": call(compiled, tx), "torch": call(plain, tx)},
         bytes=5.0 * rows * dim + 4.0 * rows,
         check=lambda ours, theirs: near(ours[0], theirs[0]) and near(ours[1], theirs[1]),
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 import llcuda_kernels as k
 from llcuda_kernels.cuda.runtime.array import DeviceArray
-from tools.kernels_bench.beside.work import Run, Work, made, on_host
+from tools.kernels_bench.beside.work import Run, Work, call, made, on_host
 from tools.kernels_bench.clock import normals, random_words
 from tools.kernels_bench.peers import as_torch, cupy, torch
 
@@ -47,7 +47,7 @@ def codes(scale: float) -> Iterator[Work]:
         yield Work(
             f"int8 top-k, {count} queries",
             f"{n / 1e6:g} M x {DIM}",
-            lambda i, q=queries: k.cosine_topk(q, rows, BEST, inverse_norms=inverse),
+            call(k.cosine_topk, queries, rows, BEST, inverse_norms=inverse),
             {"torch _int_mm + topk": by_torch},
             bytes=float(n) * DIM,
             check=_same_best,
@@ -64,7 +64,7 @@ def floats(scale: float) -> Iterator[Work]:
         queries = normals(count * DIM, 9 + count).reshape(count, DIM)
         tq = torch.nn.functional.normalize(as_torch(queries), dim=-1)
         others: dict[str, Run] = {
-            "torch, unit rows": lambda i, tq=tq: torch.topk(tq @ unit.T, BEST),
+            "torch, unit rows": call(_by_torch, unit, tq),
         }
         if cupy is not None:
             others["cupy, unit rows"] = made(_by_cupy, unit, tq)
@@ -73,11 +73,15 @@ def floats(scale: float) -> Iterator[Work]:
         yield Work(
             f"float32 cosine_topk, {count} queries",
             f"{n / 1e6:g} M x {DIM}",
-            lambda i, q=queries: k.cosine_topk(q, rows, BEST, inverse_norms=inverse),
+            call(k.cosine_topk, queries, rows, BEST, inverse_norms=inverse),
             others,
             bytes=4.0 * n * DIM,
             check=_same_best,
         )
+
+
+def _by_torch(unit: Any, queries: Any) -> Any:
+    return torch.topk(queries @ unit.T, BEST)
 
 
 def _by_cupy(unit: Any, queries: Any) -> Run:
@@ -128,7 +132,7 @@ def store(scale: float) -> Iterator[Work]:
         yield Work(
             f"VectorStore.search, {count} queries",
             f"{n / 1e6:g} M x {DIM}",
-            lambda i, q=queries: grown.search(q, BEST),
+            call(grown.search, queries, BEST),
             {"one array, one launch": in_one},
             bytes=float(n) * DIM,
             host=True,

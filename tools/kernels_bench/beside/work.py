@@ -66,6 +66,16 @@ def copies_for(size: float, cache: float) -> int:
     return max(1, -int(-4 * cache // size)) if size else 1
 
 
+def call(function: Callable[..., Any], *args: Any, **named: Any) -> Run:
+    """A call on the same arguments each time."""
+    return lambda i: function(*args, **named)
+
+
+def turn(function: Callable[..., Any], first: Any, each: list[Any], **named: Any) -> Run:
+    """A call on `first` and each of several in turn."""
+    return lambda i: function(first, each[i], **named)
+
+
 def made(make: Callable[..., Run], *args: Any) -> Run:
     """What `make` makes; where it fails, a call that says why, so that the others are timed."""
     try:
