@@ -379,6 +379,8 @@ class Generation:
         self.counts = list(log.counts or [1] * len(self.pieces))
         if log.logprobs is not None:
             self.logprobs = list(log.logprobs)
+        elif self.pieces:  # there are none beside them
+            self.logprobs = None
         self.size = self._request_size + sizes.of_log(log, switches)
 
     def adopt(self, result: Result) -> None:

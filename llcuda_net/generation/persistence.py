@@ -446,23 +446,25 @@ def request_of(generation: Generation) -> dict[str, Any]:
 
 
 def read_again(result: Result) -> Generation:
-    """A generation that is over, from its result."""
+    """A generation that is over, from its result: without its prompt, which may be large."""
+    asked = result.request
     found = Generation(
         None,
         None,
-        {},
-        0.0,
+        asked.get("params") or {},
+        asked.get("timeout") or 0.0,
         key=result.key,
         request_hash=result.request_hash,
         owner=result.owner,
-        wanted=result.request.get("model"),
-        priority=PRIORITIES.get(result.request.get("priority", ""), Priority.NORMAL),
+        wanted=asked.get("model"),
+        priority=PRIORITIES.get(asked.get("priority", ""), Priority.NORMAL),
         id=result.id,
         created=result.created,
         times=Times(0.0),
         model=result.model,
-        api=result.request.get("api"),
-        previous=result.request.get("previous"),
+        seed=asked.get("seed"),
+        api=asked.get("api"),
+        previous=asked.get("previous"),
         transient=result.transient,
     )
     found.adopt(result)

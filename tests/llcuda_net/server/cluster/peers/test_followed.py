@@ -6,10 +6,12 @@ import pytest
 
 from llcuda_net.config.users import Priority
 from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.persistence import read_again
 from llcuda_net.generation.state import State
 from llcuda_net.server.cluster.peers.followed import Followed
-from llcuda_net.server.tcp.peers.facts import Run
-from llcuda_protocol import Tokens
+from llcuda_net.server.tcp.peers.facts import Begun, Run
+from llcuda_net.storage.records import TokenLog, packed
+from llcuda_protocol import TokenLogprob, Tokens
 from tests.support.storage.records import result
 
 
@@ -32,6 +34,25 @@ async def test_one_that_is_over_when_it_is_looked_for_is_what_is_stored() -> Non
     assert (found.owner, found.key, found.request_hash) == ("ann", "a key", b"h" * 32)
     assert (found.priority, found.state) == (Priority.HIGH, State(stored.state))
     assert found.pieces == stored.log.pieces
+
+
+async def test_one_that_the_other_server_has_read_from_the_store_keeps_its_probabilities() -> None:
+    """It ran there when it was looked for, and was over when it was asked for."""
+    log = TokenLog(["a"], [1], [packed([(1, b"a", -0.5, [])])])
+    asked = {"prompt": "p", "params": {"n_probs": 1, "n_predict": 4}, "timeout": 9.0, "seed": 5}
+    begun = Begun.of(read_again(result(1, owner="ann", log=log, request=asked)), asked=True)
+    found = Followed(Nobody(), "01", "ann", 7)
+    found.begin(begun)
+    found.take(Tokens(1, 0, ["a"], [1], [[TokenLogprob(1, b"a", -0.5)]]))
+    assert found.logprobs == log.logprobs
+    assert (found.params, found.timeout, found.seed) == (asked["params"], 9.0, 5)
+
+
+async def test_what_is_stored_without_probabilities_has_none() -> None:
+    found = Followed(Nobody(), "01", "ann", 7)
+    found.begin(Begun.of(Generation("p", None, {"n_probs": 1}, 9.0, owner="ann"), asked=True))
+    found.finish_as(result(1, id="01", owner="ann"))
+    assert (found.logprobs, found.visible) == (None, len(found.pieces))
 
 
 class Recorder:
