@@ -46,6 +46,7 @@ class Membership:
 
     Attributes:
         number: of this life; 0 before the first. It changes with each `join`.
+        secret: by which the servers of the cluster know each other; known once it has joined.
         former: lives of this directory that `join` has fenced, and that are this server's to adopt.
         members: the servers whose leases hold, this one among them, as of the last renewal.
         due: servers that are to be taken over, as of then.
@@ -66,6 +67,7 @@ class Membership:
         self.name = name
         self.address = address
         self.number = 0
+        self.secret = b""
         self.former: tuple[int, ...] = ()
         self.members: tuple[Member, ...] = ()
         self.due: tuple[int, ...] = ()
@@ -129,6 +131,7 @@ class Membership:
         with self._using:
             migrate(self._session)
             store = self._session.ask("the store's name cannot be read", leases.identity)
+            self.secret = self._session.ask("the cluster's secret cannot be read", leases.secret)
             sent = self._clock()
 
             def begin(db: Connection) -> int:

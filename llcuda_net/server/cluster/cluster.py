@@ -173,7 +173,7 @@ class Cluster:
     def attach(self, host: OwnersHost) -> None:
         """This is the gateway; before `run`."""
         self._host = host
-        self.peers = Peers(self, host, self._certificate)
+        self.peers = Peers(self, host, self.membership.secret, self._certificate)
         claims = bool(host.settings.upstream)
         self._owners = Owners(
             self, host.pool, host.scheduler, claims=claims, leaving=lambda: host.draining

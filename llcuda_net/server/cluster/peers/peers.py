@@ -86,15 +86,17 @@ class Peers:
     """The other servers of the cluster.
 
     Args:
-        tls: whether they use TLS.
+        secret: of the cluster.
         certificate: the hash of the one that this server shows; empty: none.
     """
 
-    def __init__(self, cluster: PeersCluster, host: PeersHost, certificate: bytes) -> None:
+    def __init__(
+        self, cluster: PeersCluster, host: PeersHost, secret: bytes, certificate: bytes
+    ) -> None:
         self._cluster = cluster
         self._host = host
         self._certificate = certificate
-        self._secret: bytes | None = None
+        self._secret = secret
         self._connections: Connections
         self._nursery: trio.Nursery | None = None
         self._known: WeakValueDictionary[str, Followed] = WeakValueDictionary()
@@ -104,12 +106,7 @@ class Peers:
         return f"<Peers, {len(self._known)} generations followed>"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Follow what is to be followed, until cancelled.
-
-        Raises:
-            RequestError: the secret of the cluster cannot be read.
-        """
-        self._secret = await self._cluster.ask("the secret cannot be read", leases.secret)
+        """Follow what is to be followed, until cancelled."""
         async with trio.open_nursery() as self._nursery:
             self._connections = Connections(
                 lambda: self._cluster.number,
@@ -130,7 +127,7 @@ class Peers:
 
     def greet(self, hello: Hello, *, under_tls: bool) -> GreetedPeer | None:
         """Whom another server asks for; None: it is none, or there is no such user."""
-        if self._secret is None or hello.peer is None:
+        if hello.peer is None:
             return None
         greeting = Greeting.of(hello.peer, self._certificate if under_tls else b"")
         if not greeting.is_right(self._secret, hello.token, self._cluster.number):

@@ -13,7 +13,7 @@ import trio.testing
 import llcuda_protocol as wire
 from llcuda_net.client.connection import ServerConnection
 from llcuda_net.cluster.leases import Member
-from llcuda_net.errors import ConnectError, LeaseLost
+from llcuda_net.errors import ConnectError, LeaseLost, StorageUnavailable
 from llcuda_net.server.cluster.peers.connections import Place
 from llcuda_net.server.cluster.peers.peers import ANSWER, Peers
 from tests.support.client.scripted_server import Peer
@@ -33,11 +33,18 @@ class Cluster:
         await trio.lowlevel.checkpoint()
 
 
+class Away(Cluster):
+    """The database does not answer."""
+
+    async def ask(self, what: str, question: Callable[[Any], Any]) -> None:
+        raise StorageUnavailable("it does not answer", retry=True)
+
+
 class ScriptedPeers(Peers):
     """Whose other servers are scripted."""
 
     def __init__(self, *scripts: Callable[[Peer], Awaitable[None]] | None) -> None:
-        super().__init__(Cluster(), None, b"")  # type: ignore[arg-type]
+        super().__init__(Cluster(), None, b"secret", b"")  # type: ignore[arg-type]
         self.scripts = dict(zip((2, 3), scripts, strict=True))
         self.nursery: trio.Nursery
 
@@ -95,3 +102,11 @@ async def test_what_all_servers_say_that_they_do_not_have_is_unknown(
     async with peers.serving():
         assert await peers.find(ID, "ann") is None
         assert not await peers.delete(ID, "ann")
+
+
+async def test_a_start_in_which_the_database_goes_away_goes_on(autojump_clock: object) -> None:
+    """All that is needed of the database is known once this server has joined the others."""
+    async with trio.open_nursery() as nursery:
+        peers = Peers(Away(), None, b"secret", b"")  # type: ignore[arg-type]
+        await nursery.start(peers.run)
+        nursery.cancel_scope.cancel()
