@@ -142,6 +142,7 @@ def summary(outcome: Outcome) -> str:
         *command.verdict(violations, n["violations"]),
     ]
     if violations:
+        lines += outcome.explained()
         lines += [("before that", text) for text in outcome.told[-_TOLD:]]
         lines.append(("seed", f"{plan.seed}; --logs DIR keeps the logs of another run"))
     return command.table(lines)

@@ -35,12 +35,14 @@ from tools.cluster.clients import KINDS, ClusterJobs, ResponseJobs
 from tools.cluster.database import Database
 from tools.cluster.faults import CLIENTS, DATABASE, Faults, Timing
 from tools.cluster.links import Gate, Link, Network, State
-from tools.cluster.member import Member
+from tools.cluster.member import Member, complaints_of
+from tools.cluster.trace import named_in, of_logs
 from tools.cluster.who import holder
 from tools.crash.batches import Work
 
 # -- whole campaigns ----------------------------------------------------------------------------
 
+ID = "01a22bf2-6d2e-75ce-9be3-bc38c5d6a3a6"
 SHORT = ("--servers", "2", "--upstreams", "2", "--clients", "6", "--rate", "60", "--seed", "4")
 
 
@@ -83,6 +85,47 @@ def test_a_broken_cluster_is_found_out(mode: str, tmp_path: Path) -> None:
     assert code == 1
     (control,) = document["campaigns"]
     assert control["violations"]
+
+
+def test_a_violation_is_told_with_what_its_reader_did_and_what_logs_say(tmp_path: Path) -> None:
+    ledger = Ledger()
+    ledger.name_of = {"h:1": "s1-1"}.__getitem__
+    job = Job("read", "plain", {}, (), "length", None, 4, 1)
+    reading = Reading(ledger, job)
+    reading.note(f"{ID} is accepted", "h:1")
+    reading.fail("it is wrong")
+    (violation,) = ledger.violations
+    accepted, noticed = ledger.stories[violation]
+    assert accepted.endswith(f" after 0 pieces: {ID} is accepted at s1-1")
+    assert noticed.endswith(" noticed")
+    assert named_in([violation, accepted]) == [ID]
+    entry = {"generation": ID, "pieces": 3, "event": "generation_resumed", "level": "info"}
+    for name, second in (("s1-1", 2), ("s2-1", 1)):
+        line = json.dumps({**entry, "timestamp": f"2026-01-01T10:00:0{second}.123456Z"})
+        other = json.dumps({**entry, "generation": "another"})
+        (tmp_path / f"{name}.log").write_text(f"{other}\n{line}\n")
+    assert of_logs(ID, [*tmp_path.iterdir()]) == [
+        "10:00:01.123 s2-1: generation_resumed pieces 3",
+        "10:00:02.123 s1-1: generation_resumed pieces 3",
+    ]
+
+
+def test_a_traceback_in_a_log_is_one_complaint_that_says_how_it_ends() -> None:
+    log = """\
+{"event": "page"}
+  + Exception Group Traceback (most recent call last):
+  |   File "app.py", line 1, in run
+  +-+---------------- 1 ----------------
+    | Traceback (most recent call last):
+    | errors.StorageUnavailable: it is away
+    +------------------------------------
+{"event": "takeover_crashed"}
+{"event": "page"}
+"""
+    assert complaints_of(log) == [
+        "errors.StorageUnavailable: it is away",
+        '{"event": "takeover_crashed"}',
+    ]
 
 
 # -- gates --------------------------------------------------------------------------------------

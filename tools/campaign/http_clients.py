@@ -101,11 +101,18 @@ class OverHttp:
         self._patience = patience
 
     def _exchange(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        reading: Reading | None = None,
     ) -> AbstractAsyncContextManager[HttpExchange]:
         address = self._address
         if "," in address:
             address = self._rng.choice(address.split(","))
+        if reading is not None:
+            reading.note(f"{method} {path}", address)
         if self.token is not None:
             headers = {**(headers or {}), "Authorization": f"Bearer {self.token}"}
         return exchange(address, method, path, body, headers)
@@ -179,9 +186,10 @@ class HttpClients(OverHttp):
         """Ask for the whole answer; whether it came."""
         body, headers = request_of(answer.job, answer.key, stream=False)
         try:
-            async with self._exchange("POST", _CHAT, body, headers) as got:
+            async with self._exchange("POST", _CHAT, body, headers, answer.reading) as got:
                 document = self._checked(got.status, await got.read())
-        except (LostError, CutError):
+        except (LostError, CutError) as error:
+            answer.reading.note(str(error))
             self._ledger.counts["http asked again"] += 1
             return False
         (choice,) = document["choices"]
@@ -205,20 +213,22 @@ class HttpClients(OverHttp):
             body, more = request_of(answer.job, answer.key, stream=True)
             headers |= more
         try:
-            async with self._exchange(method, path, body, headers) as got:
+            async with self._exchange(method, path, body, headers, answer.reading) as got:
                 if got.status != 200:
                     self._checked(got.status, await got.read())
                 id_ = got.headers["x-llcuda-generation"]
                 if answer.id not in ("", id_):
                     raise WrongError(f"generation {id_} answers what {answer.id} has begun")
                 answer.id = id_
+                answer.reading.note(f"it is {id_}, read behind {answer.last or 'nothing'}")
                 if answer.last:
                     self._ledger.counts[f"http resumed by {method}"] += 1
                 return await self._events(got, answer)
         except CancelledError:
             answer.reason = "cancelled"
             return True
-        except (LostError, CutError):
+        except (LostError, CutError) as error:
+            answer.reading.note(str(error))
             self._ledger.counts["http connections lost"] += 1
             return False
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -14,6 +16,8 @@ from tools.campaign.jobs import Job
 
 #: Violations that are kept with their text; further ones are only counted.
 MOST_TOLD = 20
+#: What a reader did last, of one with a violation.
+_MOST_NOTES = 24
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -32,6 +36,8 @@ class Ledger:
 
     Attributes:
         violations: the first things that must not be.
+        stories: of those of a reader, what it did before, by the violation.
+        name_of: what the server at an address is called, where readers say what they did.
         counts: counters of everything else.
         new: receipts that have not been compared with the store, by generation id.
         kept: for those that have, the digest of the stored result.
@@ -40,6 +46,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.violations: list[str] = []
+        self.stories: dict[str, list[str]] = {}
+        self.name_of: Callable[[str], str] = str
         self.counts: Counter[str] = Counter()
         self.new: dict[str, Receipt] = {}
         self.kept: dict[str, bytes] = {}
@@ -49,11 +57,12 @@ class Ledger:
         n = self.counts
         return f"<Ledger: {n['acknowledged']} acknowledged, {n['violations']} violations>"
 
-    def violation(self, what: str) -> None:
-        """Record something that must not be."""
+    def violation(self, what: str, story: Iterable[str] = ()) -> None:
+        """Record something that must not be, and what happened before."""
         self.counts["violations"] += 1
         if len(self.violations) < MOST_TOLD:
             self.violations.append(what)
+            self.stories[what] = [*story, f"{_now()} noticed"]
 
     def acknowledge(self, id_: str, receipt: Receipt) -> None:
         """The server told a client that a generation ended and its result is stored."""
@@ -106,7 +115,13 @@ class Reading:
         self._job = job
         self._wrong = False
         self._seen: dict[int, str] = {}
+        self._notes: deque[str] = deque(maxlen=_MOST_NOTES)
         ledger.reading.add(self)
+
+    def note(self, what: str, address: str = "") -> None:
+        """What this reader does, or is told, at one of several servers: to explain a violation."""
+        where = f" at {self._ledger.name_of(address)}" if address else ""
+        self._notes.append(f"{_now()} after {self.received} pieces: {what}{where}")
 
     def piece(self, piece: Piece) -> None:
         """A piece has come."""
@@ -160,7 +175,12 @@ class Reading:
             self._wrong = True
             job = self._job
             level = job.ask.get("level") or "default level"
-            self._ledger.violation(f"{job.kind}/{job.flavour}, {level}: {what}")
+            self._ledger.violation(f"{job.kind}/{job.flavour}, {level}: {what}", self._notes)
+
+
+def _now() -> str:
+    """The time of day, as servers log it."""
+    return f"{datetime.now(UTC):%H:%M:%S.%f}"[:-3]
 
 
 def _usage(usage: dict[str, int]) -> tuple[int | None, int | None]:

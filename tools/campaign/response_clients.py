@@ -100,10 +100,12 @@ class ResponseClients(OverHttp):
         body, headers = request_of(answer.job, answer.key)
         while True:
             try:
-                async with self._exchange("POST", _PATH, body, headers) as got:
+                async with self._exchange("POST", _PATH, body, headers, answer.reading) as got:
                     document = self._checked(got.status, await got.read())
+                answer.reading.note(f"it is {document['id']}, {document['status']}")
                 return str(document["id"])
-            except (LostError, CutError):
+            except (LostError, CutError) as error:
+                answer.reading.note(str(error))
                 self._ledger.counts["responses asked for again"] += 1
             await trio.sleep(_PAUSE)
 
@@ -114,7 +116,7 @@ class ResponseClients(OverHttp):
             path += f"&starting_after={answer.last}"
         left = self._rng.randint(1, _MOST)
         try:
-            async with self._exchange("GET", path) as got:
+            async with self._exchange("GET", path, reading=answer.reading) as got:
                 if got.status != 200:
                     self._checked(got.status, await got.read())
                 if answer.last is not None:
@@ -132,7 +134,8 @@ class ResponseClients(OverHttp):
                         await self._cancel(answer)
                     if not left:
                         return False
-        except (LostError, CutError):
+        except (LostError, CutError) as error:
+            answer.reading.note(str(error))
             self._ledger.counts["response connections lost"] += 1
             return False
         raise WrongError(f"the stream ended behind event {answer.last}")

@@ -21,7 +21,7 @@ import trio
 from tools.campaign import campaign
 from tools.campaign.clients import Options
 from tools.campaign.upstreams import Upstream
-from tools.cluster import check, fairness
+from tools.cluster import check, fairness, trace
 from tools.cluster.clients import PATIENCE, ClusterClients, ClusterJobs
 from tools.cluster.database import Database
 from tools.cluster.faults import CLIENTS, DATABASE, KINDS, OF_SEVERAL, Faults, Timing
@@ -76,6 +76,7 @@ class Outcome(campaign.Outcome[Plan]):
         excused: the first errors that were allowed.
         shares: tokens of two users who both wanted more, before anything went wrong.
         disk: the database had a disk of its own, which could be full.
+        traces: of generations that violations name, what servers and the database say.
     """
 
     faults: dict[str, int] = field(default_factory=dict)
@@ -83,6 +84,7 @@ class Outcome(campaign.Outcome[Plan]):
     excused: list[str] = field(default_factory=list)
     shares: dict[str, int] = field(default_factory=dict)
     disk: bool = False
+    traces: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def violations(self) -> list[str]:
@@ -95,6 +97,17 @@ class Outcome(campaign.Outcome[Plan]):
         if counts["errors"] > MOST_ERRORS * (counts["acknowledged"] + counts["errors"]):
             found.append(f"{counts['errors']} readings ended with an error")
         return found
+
+    def explained(self) -> list[tuple[str, str]]:
+        """The violations, with what their readers did, and what is known of their generations."""
+        out = []
+        for what in self.ledger.violations:
+            out.append(("violation", what))
+            out += [("  its reader", line) for line in self.ledger.stories[what]]
+        for id_, lines in self.traces.items():
+            out.append(("generation", id_))
+            out += [("", line) for line in lines]
+        return out
 
     def document(self) -> dict[str, Any]:
         """Everything, as JSON."""
@@ -114,6 +127,8 @@ class Outcome(campaign.Outcome[Plan]):
             "excused": self.excused,
             "counts": dict(sorted(self.ledger.counts.items())),
             "violations": self.violations,
+            "stories": self.ledger.stories,
+            "traces": self.traces,
         }
 
 
@@ -136,7 +151,7 @@ class _Campaign(campaign.Campaign[Outcome]):
         for log in self.folder.glob("*.log"):
             shutil.copy(log, folder)
         told = [f"seed {self.outcome.plan.seed}", *self.outcome.told, *self.outcome.excused]
-        told += self.ledger.violations
+        told += [line for _, line in self.outcome.explained()]
         (folder / "told").write_text("\n".join(told) + "\n", "utf-8")
 
     async def _work(self) -> None:
@@ -175,7 +190,16 @@ class _Campaign(campaign.Campaign[Outcome]):
             for member in members:
                 for complaint in member.complaints():
                     self.ledger.violation(f"log: {complaint}")
+            await trio.to_thread.run_sync(self._trace, members, database.url())
             nursery.cancel_scope.cancel()
+
+    def _trace(self, members: Sequence[Member], url: str) -> None:
+        """Look for what explains the violations."""
+        ledger, logs = self.ledger, [log for member in members for log in member.logs()]
+        said = [text for what in ledger.violations for text in (what, *ledger.stories[what])]
+        for id_ in trace.named_in(said):
+            found = trace.of_logs(id_, logs) + trace.of_database(id_, url)
+            self.outcome.traces[id_] = found
 
     async def _members(
         self,
@@ -187,6 +211,12 @@ class _Campaign(campaign.Campaign[Outcome]):
         """All servers, started, with all gates."""
         plan = self.outcome.plan
         members: list[Member] = []
+
+        def name_of(addresses: str) -> str:
+            names = {one.front.address: one.label for one in members}
+            return ", ".join(names.get(one, one) for one in addresses.split(","))
+
+        self.ledger.name_of = name_of
 
         def who(port: int, gate: int) -> str | None:
             return holder({one.pid: one.name for one in members if one.pid}, port, gate)
@@ -216,7 +246,6 @@ class _Campaign(campaign.Campaign[Outcome]):
                 is_clustered=plan.clustered,
                 broken=plan.broken,
                 breaker=BREAKER,
-                log_level="warning" if plan.logs is None else "info",
             )
             members.append(member)
             self._stack.push_async_callback(member.end)

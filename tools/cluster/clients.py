@@ -141,22 +141,27 @@ class ClusterClients(Clients):
             await super().run(count)
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Client]:
+    async def _reached(self, reading: Reading) -> AsyncIterator[Client]:
+        """A connection to some server."""
         options = self._options
         async with AsyncExitStack() as stack:
             client = None
             while client is None:
+                server = self._server()
+                reading.note("connects", server)
                 connection = llcuda_net.connect(
-                    self._server(),
+                    server,
                     token=options.token,
                     timeout=options.timeout,
                     reconnect=options.reconnect,
                     # Some notice soon that nothing comes any more, and some only late.
                     keepalive=self._rng.choice([2.0, options.keepalive]),
+                    on_note=reading.note,
                 )
                 try:
                     client = await stack.enter_async_context(connection)
-                except (ConnectError, RequestError):
+                except (ConnectError, RequestError) as error:
+                    reading.note(str(error))
                     await trio.sleep(self._rng.uniform(*_PAUSE))
             yield client
 
@@ -220,9 +225,10 @@ class ClusterClients(Clients):
         with trio.move_on_after(PATIENCE):
             while True:
                 try:
-                    async with self._connected() as client:
+                    async with self._reached(reading) as client:
                         await self._at_once(client, answer)
                 except LlcudaError as error:
+                    reading.note(f"{getattr(error, 'code', 'connection')}: {error}")
                     if not self._goes_on(answer, error):
                         return False
                 else:
@@ -258,6 +264,7 @@ class ClusterClients(Clients):
         if answer.id not in ("", stream.id):
             self._ledger.violation(f"{answer.key}: {answer.id} was accepted, and now {stream.id}")
         answer.id = stream.id
+        answer.reading.note(f"{stream.id} is accepted, in epoch {stream.epoch} at {stream.level}")
 
     def _goes_on(self, answer: _Answer, error: LlcudaError) -> bool:
         """Whether to ask again after an error; if not, it is a violation or excused."""

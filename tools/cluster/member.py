@@ -19,6 +19,8 @@ from tools.cluster.links import Gate
 _PATIENCE = 240.0
 #: Seconds from one attempt to start a server to the next.
 _AGAIN = 1.0
+#: Characters of a line that are told.
+_MOST = 600
 #: Lines of a log that say of a bug, or of damage, which no fault of the campaign may cause.
 _BAD = ("Traceback", "_crashed", "journal_damaged")
 
@@ -32,7 +34,6 @@ class Member:
         front: the gate of its clients.
         side: the gate of the other servers, and the address that it says is its own.
         is_clustered: it knows of others.
-        log_level: of its servers.
 
     Attributes:
         trouble: what is wrong with it on purpose; "" for nothing.
@@ -50,7 +51,6 @@ class Member:
         is_clustered: bool,
         broken: str | None = None,
         breaker: Path | None = None,
-        log_level: str = "warning",
     ) -> None:
         self.name = name
         self.trouble = ""
@@ -61,12 +61,16 @@ class Member:
         self._options = list(options)
         self._is_clustered = is_clustered
         self._broken = (broken, breaker)
-        self._log_level = log_level
         self._lives = 0
         self._server: Server | None = None
 
     def __repr__(self) -> str:
         return f"<Member {self.name}, server {self._lives}, {self.trouble or 'well'}>"
+
+    @property
+    def label(self) -> str:
+        """The name of its server now."""
+        return f"{self.name}-{self._lives}"
 
     @property
     def pid(self) -> int:
@@ -81,12 +85,12 @@ class Member:
             ServerError: it does not start.
         """
         self._lives += 1
-        name = f"{self.name}-{self._lives}"
+        name = self.label
         options = [*self._options]
         if self._is_clustered:
             options += ["--name", name, "--advertise", self.side.address]
         self._server = Server(self._folder / name, options, *self._broken)
-        self._server.log_level = self._log_level
+        self._server.log_level = "info"  # to explain violations
         self.front.target_port = self.side.target_port = self._server.port
         await self.start()
 
@@ -160,10 +164,28 @@ class Member:
         out = []
         for path in self.logs():
             with contextlib.suppress(OSError):
-                for line in path.read_text("utf-8", "replace").splitlines():
-                    if any(word in line for word in _BAD):
-                        out.append(f"{path.stem}: {line[:300]}")
+                text = path.read_text("utf-8", "replace")
+                out += [f"{path.stem}: {complaint}" for complaint in complaints_of(text)]
         return out
+
+
+def complaints_of(log: str) -> list[str]:
+    """What a log has of bugs, or of damage; of a traceback what it ends with, which says most."""
+    out: list[str] = []
+    is_traceback = False
+    for line in log.splitlines():
+        if line.startswith("{"):
+            is_traceback = False
+            if any(word in line for word in _BAD):
+                out.append(line[:_MOST])
+            continue
+        text = line.strip(" +-|")
+        if is_traceback and text.strip("0123456789"):
+            out[-1] = text[:_MOST]
+        elif any(word in line for word in _BAD):
+            is_traceback = True
+            out.append(text[:_MOST])
+    return out
 
 
 __all__ = ["Member", "ServerError"]
