@@ -329,6 +329,7 @@ class Followed(Generation):
         self.owner, self.model, self.wanted = known.owner, known.model, known.wanted
         self.key, self.previous, self.transient = known.key or key, known.previous, known.transient
         self.request_hash, self.priority = known.request_hash, known.priority
+        self.params, self.timeout, self.seed = known.params, known.timeout, known.seed
         self.cached_from, self.accepted = result.cached_from, True
         self.prompt = prompt
         self.place = NOT_QUEUED

@@ -27,12 +27,13 @@ class Nobody:
 
 async def test_one_that_is_over_when_it_is_looked_for_is_what_is_stored() -> None:
     stored = result(1, owner="ann", key="a key", request_hash=b"h" * 32)
-    stored.request["priority"] = "high"
+    stored.request |= {"priority": "high", "timeout": 9.0, "seed": 5}
     found = Followed(Nobody(), stored.id, "ann", 7)
     found.finish_as(stored)
     assert found.link.ready.is_set()
     assert (found.owner, found.key, found.request_hash) == ("ann", "a key", b"h" * 32)
     assert (found.priority, found.state) == (Priority.HIGH, State(stored.state))
+    assert (found.params, found.timeout, found.seed) == (stored.request["params"], 9.0, 5)
     assert found.pieces == stored.log.pieces
 
 
