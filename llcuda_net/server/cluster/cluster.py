@@ -178,8 +178,8 @@ class Cluster:
         self._owners = Owners(
             self, host.pool, host.scheduler, claims=claims, leaving=lambda: host.draining
         )
-        self._placing = Placing(self, host, self._owners.route, self._send, self._settle)
-        self._handing = Handing(self, host, self._owners.route, self.peers.moved)
+        self._placing = Placing(self, host, self._owners.routing.route, self._send, self._settle)
+        self._handing = Handing(self, host, self._owners.routing.route, self.peers.moved)
         self.hooks.stopped.append(self._owners.stopped)
         self.hooks.life.append(self._owners.life)
 
@@ -314,7 +314,7 @@ class Cluster:
             try:
                 check_sent(generation)
             except NowhereError:
-                self._owners.refused(generation.link.server, generation.wanted)
+                self._owners.routing.refused(generation.link.server, generation.wanted)
                 raise
 
     async def embed(
@@ -325,13 +325,13 @@ class Cluster:
         Raises:
             RequestError: as `Peers.embed`.
         """
-        server = self._owners.embedder(model)
+        server = self._owners.routing.embedder(model)
         return None if server is None else await self.peers.embed(texts, user, server, model)
 
     @property
     def models(self) -> Mapping[str, ModelLoad]:
         """The models that other servers have, by each of their names."""
-        return self._owners.models
+        return self._owners.routing.models
 
     def may_show(self) -> bool:
         """Whether readers may see what the database does not have."""

@@ -187,23 +187,23 @@ async def test_requests_go_where_they_wait_least(db: Shared, autojump_clock: obj
     async with servers(db, 2) as (one, other):
         assert apart([one, other])
         few, many = sorted((one, other), key=lambda server: len(server.uses))
-        assert few.owners.route("m") is None
+        assert few.owners.routing.route("m") is None
         few.submit()
         await trio.sleep(2.5 * LOOK)  # each has looked twice
-        assert few.owners.route("m") == many.place.number
-        assert few.owners.route(None) == many.place.number
-        assert few.owners.route("m") == many.place.number
-        assert few.owners.route("m") is None  # it has two slots, and two are on their way
-        assert few.owners.route("no such") is None
-        assert few.owners.models == dict.fromkeys(("m", "fake"), ModelLoad(("fake",), 2, 2))
+        assert few.owners.routing.route("m") == many.place.number
+        assert few.owners.routing.route(None) == many.place.number
+        assert few.owners.routing.route("m") == many.place.number
+        assert few.owners.routing.route("m") is None  # it has two slots, and two are on their way
+        assert few.owners.routing.route("no such") is None
+        assert few.owners.routing.models == dict.fromkeys(("m", "fake"), ModelLoad(("fake",), 2, 2))
         await trio.sleep(2.5 * LOOK)  # each has looked twice
-        assert few.owners.route("m") == many.place.number  # they never came
+        assert few.owners.routing.route("m") == many.place.number  # they never came
         for _ in range(3):
             many.submit()
         await trio.sleep(2.5 * LOOK)  # each has looked twice
-        assert few.owners.route("m") is None
+        assert few.owners.routing.route("m") is None
         few.owners.stopped()
-        assert few.owners.route("m") is None
+        assert few.owners.routing.route("m") is None
 
 
 async def test_texts_are_embedded_by_who_has_an_upstream_for_that(
@@ -211,15 +211,15 @@ async def test_texts_are_embedded_by_who_has_an_upstream_for_that(
 ) -> None:
     async with servers(db, 2) as (one, other):
         await trio.sleep(2.5 * LOOK)  # each has looked twice
-        assert one.owners.embedder("m") is None
-        assert one.owners.embedder(None) is None
+        assert one.owners.routing.embedder("m") is None
+        assert one.owners.routing.embedder(None) is None
         for backend in one.pool.backends:
             backend.own(False)
-        assert one.owners.embedder("m") == other.place.number
-        assert one.owners.embedder(None) == other.place.number
-        assert one.owners.embedder("no such") is None
+        assert one.owners.routing.embedder("m") == other.place.number
+        assert one.owners.routing.embedder(None) == other.place.number
+        assert one.owners.routing.embedder("no such") is None
         one.owners.stopped()
-        assert one.owners.embedder("m") is None
+        assert one.owners.routing.embedder("m") is None
 
 
 async def test_what_users_were_served_counts_at_the_other_server(

@@ -1,0 +1,159 @@
+"""Where what comes to this server goes: here, or to another one that has said that it has room."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+import trio
+
+from llcuda_net.cluster.owners import routing
+from llcuda_net.cluster.owners.loads import Load, ModelLoad, OtherLoad
+from llcuda_net.cluster.owners.routing import Offer
+from llcuda_net.config.upstreams import EMBEDDINGS
+from llcuda_net.scheduler.scheduler import Scheduler
+from llcuda_net.upstream.backend import Backend
+from llcuda_net.upstream.pool import Pool
+
+#: Seconds after which a load says nothing any more of where there is room.
+_STALE = 5.0
+
+
+class Routing:
+    """What the other servers have, as far as a request is concerned.
+
+    Args:
+        number: returns this server's.
+        pool, scheduler: of this server.
+    """
+
+    def __init__(self, number: Callable[[], int], pool: Pool, scheduler: Scheduler) -> None:
+        self._number = number
+        self._pool = pool
+        self._scheduler = scheduler
+        self._others: list[OtherLoad] = []
+        self._heard_at = 0.0
+        #: Requests that were sent to others: when, to which server, for which model.
+        self._sent: deque[tuple[float, int, str]] = deque()
+        #: When a server refused a model of which it had said that it has an upstream.
+        self._refused: dict[tuple[int, str], float] = {}
+
+    def __repr__(self) -> str:
+        return f"<Routing over {self._others!r}>"
+
+    def hear(self, others: Sequence[OtherLoad]) -> None:
+        """The others have said this just now."""
+        self._others, self._heard_at = [*others], trio.current_time()
+        there = {one.server for one in others}
+        self._refused = {one: at for one, at in self._refused.items() if one[0] in there}
+
+    def forget(self) -> None:
+        """Nothing is known of the others any more."""
+        self._others = []
+
+    def embedder(self, model: str | None) -> int | None:
+        """The server that embeds texts with a model; None: this one, or none does.
+
+        Args:
+            model: by name; None: the default one.
+        """
+        here = self._pool.of("", EMBEDDINGS)
+        names = [model] if model is not None else [one.model for one in here[:1]]
+        if any(
+            one.up and (not names or names[0] in (one.model, *one.spec.aliases)) for one in here
+        ):
+            return None
+        others = [one for one in self._others if one.load.embeds]
+        named = [one for one in others if not names or names[0] in one.load.embeds]
+        return next((one.server for one in named), None)
+
+    @property
+    def models(self) -> Mapping[str, ModelLoad]:
+        """The models that other servers have, with the slots of all of them: by each of its names,
+        which are its own and its aliases.
+        """
+        found: dict[str, ModelLoad] = {}
+        for one in self._others:
+            for name, load in one.load.models.items():
+                if (known := found.get(name)) is not None:
+                    load = load.beside(known)
+                found.update(dict.fromkeys((name, *load.aliases), load))
+        return found
+
+    def route(self, model: str | None) -> int | None:
+        """The server at which a request for a model is to wait; None: here.
+
+        Args:
+            model: as the request names it; None: the default one.
+        """
+        others = [one for one in self._others if one.age < _STALE]
+        if not others or trio.current_time() - self._heard_at > _STALE:
+            return None
+        name = self._canonical(model, others)
+        if name is None:
+            return None
+        own = self._own(name)
+        if not own.seconds():
+            return None
+        offers = [
+            Offer(one.server, found.slots, found.free, found.queued, found.wait)
+            for one in others
+            if (found := _named(one.load, name)) is not None
+            and self._refused.get((one.server, name), -math.inf) < self._heard_at - one.age
+        ]
+        server = routing.choose(own, offers, self._sent_lately(name, others))
+        if server is not None:
+            self._sent.append((trio.current_time(), server, name))
+        return server
+
+    def refused(self, server: int, model: str | None) -> None:
+        """A server did not take a request for a model: none goes there until it is heard again."""
+        name = self._canonical(model, self._others)
+        if name is not None:
+            self._refused[server, name] = trio.current_time()
+
+    def _canonical(self, model: str | None, others: Sequence[OtherLoad]) -> str | None:
+        if model is not None:
+            return self._pool.canonical(model) or model
+        names = [*self._pool.names(), *(name for one in others for name in one.load.models)]
+        return next(iter(names), None)
+
+    def _own(self, name: str) -> Offer:
+        keys = {
+            one.model_key for one in self._pool.of("") if one.model_key and name in names_of(one)
+        }
+        backends = [one for one in self._pool.backends if one.model_key in keys]
+        up = [one for one in backends if one.up and not one.draining]
+        if not up:
+            there = int(any(one.loadable and one.owned for one in backends))
+            return Offer(self._number(), there, 0)
+        queued, wait = self._scheduler.outlook(up[0].model_key)
+        slots, free = sum(len(one.table) for one in up), sum(one.free for one in up)
+        if not slots:  # it has it only just now, and has not asked for its slots yet
+            slots = free = 1
+        return Offer(self._number(), slots, free, queued, wait)
+
+    def _sent_lately(self, name: str, others: Sequence[OtherLoad]) -> dict[int, int]:
+        """How many were sent to each server since it said what it has."""
+        said = {one.server: self._heard_at - one.age for one in others}
+        while self._sent and self._sent[0][0] < trio.current_time() - 2 * _STALE:
+            self._sent.popleft()
+        found: dict[int, int] = {}
+        for at, server, model in self._sent:
+            if model == name and at >= said.get(server, at + 1):
+                found[server] = found.get(server, 0) + 1
+        return found
+
+
+def names_of(backend: Backend) -> set[str]:
+    """All names of its model: the one that is given to it, aliases, what it calls itself."""
+    own = backend.fingerprint().get("name")
+    return {backend.model, *backend.spec.aliases, *([own] if isinstance(own, str) else ())}
+
+
+def _named(load: Load, name: str) -> ModelLoad | None:
+    """What a server has of a model, by its name there or an alias."""
+    if (found := load.models.get(name)) is not None:
+        return found
+    return next((one for one in load.models.values() if name in one.aliases), None)
