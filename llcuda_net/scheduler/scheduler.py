@@ -123,6 +123,21 @@ class Scheduler:
         """How many wait for a model, and how long one more would; None: that is not known."""
         return self._queue.queued(model), self._reporter.next_wait(model, self._clock())
 
+    def short_of_slots(self, since: float) -> list[Ticket]:
+        """Those that have waited since a time on the clock for want of slots alone, next first: a
+        limit of their user's would keep the others back wherever there are some.
+        """
+        now = self._clock()
+        able = {
+            rated: {one for one, quota in self._quotas.items() if quota.may_start(now, rated=rated)}
+            for rated in (False, True)
+        }
+        return [
+            one
+            for one in self._reporter.order
+            if one.waiting_since <= since and one.slot_request.user.name in able[not one.requeued]
+        ]
+
     def served(self, since: float = -math.inf) -> dict[tuple[str, int, str], float]:
         """Tokens read and made since the start, by model, class and user.
 
@@ -232,10 +247,10 @@ class Scheduler:
         """
         if ticket.phase is not Phase.RUNNING:
             return
-        lease = self._stop(ticket)
-        ticket.requeue(slot_request)
+        lease, now = self._stop(ticket), self._clock()
+        ticket.requeue(slot_request, now)
         # The quota as it is: its user may have other limits by now than when it was submitted.
-        self._queue.add(ticket, self._quotas[slot_request.user.name], self._clock())
+        self._queue.add(ticket, self._quotas[slot_request.user.name], now)
         self._release(lease)
         self.dispatch()
         if ticket in self._queue:

@@ -90,6 +90,7 @@ class Ticket:
         kind: its model and key.
         number: tickets are numbered in the order in which they were made.
         submitted: when it was made.
+        waiting_since: when it was queued last, after its slot was lost, too.
         granted: set when it has a slot; another event after each `Scheduler.requeue`.
         lease: the slot, while it has one.
         position: 1 for the next of its model; 0 for one that has a slot.
@@ -117,7 +118,7 @@ class Ticket:
         self.slot_request = slot_request
         self.kind: Kind = (slot_request.model, slot_request.key)
         self.number = number
-        self.submitted = submitted
+        self.submitted = self.waiting_since = submitted
         self.granted = trio.Event()
         self.lease: Lease | None = None
         self.position = 0
@@ -179,8 +180,9 @@ class Ticket:
         """Tokens that it is expected to use from now on, where its answer has `answer` tokens."""
         return max(1.0, self._prompt + max(0.0, answer - self._made_before))
 
-    def requeue(self, slot_request: SlotRequest) -> None:
+    def requeue(self, slot_request: SlotRequest, now: float) -> None:
         """Make it wait again after its slot was lost; what it used there is paid."""
+        self.waiting_since = now
         self.slot_request = slot_request
         self.kind = slot_request.model, slot_request.key
         self.phase = Phase.WAITING

@@ -14,6 +14,7 @@ from llcuda_net.generation.persistence import Left, Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry
 from llcuda_net.scheduler.scheduler import Scheduler
+from llcuda_net.scheduler.ticket import Ticket
 from llcuda_net.server.generations.finder import Finder
 from llcuda_net.server.generations.intake import Intake
 from llcuda_net.server.generations.resumption import Resumption
@@ -119,6 +120,10 @@ class Hosting:
             (one, one.model.get("name") or one.wanted) for one in self.registry if one.stranded
         ]
         return stranded + self.waiting.without_upstream()
+
+    def short_of_slots(self, since: float) -> list[tuple[Generation, Ticket]]:
+        """Generations that have waited since a time for slots alone, in their order."""
+        return self.waiting.short_of_slots(since)
 
     # -- what goes from one server to another ------------------------------------------------
 

@@ -74,7 +74,8 @@ class Answer:
         self._cut: int | None = None  # characters to say, where a stop string ends them
         self._split = 0
         self._seed = language.seed
-        if fault is not None and fault.kind == "vary":
+        # One token with its log-probabilities tells a model: that stays what it is.
+        if fault is not None and fault.kind == "vary" and request.get("n_predict") != 1:
             self._seed = random.getrandbits(32)
         if fault is not None:
             self._split = fault.after if fault.kind == "split" else fault.split

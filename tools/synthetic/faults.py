@@ -34,7 +34,7 @@ KINDS: dict[str, str] = {
     "interim": "answer rightly, after answers with status 100 and 103",
     "forms": "answer rightly, in other forms that the standard of event streams has",
     "overrun": "make tokens without an end, whatever n_predict says",
-    "vary": "no fault: other tokens at each request, whatever the prompt",
+    "vary": "no fault: other tokens at each request for more than one, whatever the prompt",
     "split": "no fault: of K tokens about one begins a character of four, told with the last",
 }
 

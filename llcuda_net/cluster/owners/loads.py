@@ -33,6 +33,7 @@ class ModelLoad(msgspec.Struct, frozen=True, array_like=True):
         free: of these, how many may be given out.
         queued: requests that wait.
         wait: seconds until one more would have a slot, estimated; None: not known.
+        due: of those that wait, how many are to go where a slot is free.
     """
 
     aliases: tuple[str, ...] = ()
@@ -40,6 +41,7 @@ class ModelLoad(msgspec.Struct, frozen=True, array_like=True):
     free: int = 0
     queued: int = 0
     wait: float | None = None
+    due: int = 0
 
     def beside(self, other: ModelLoad) -> ModelLoad:
         """What two servers have to do for it together; for how long one waits is not known."""

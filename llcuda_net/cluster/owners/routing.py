@@ -7,7 +7,7 @@ it were there, and a request stays where it is unless it is clearly better off e
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 #: A request goes elsewhere for so many seconds, and for this part of the wait here.
@@ -43,6 +43,19 @@ class Offer:
         if self.wait is None:
             return _UNKNOWN * (ahead + 1) / self.slots
         return max(self.wait, 0.0) * (ahead + 1) / (self.queued + 1)
+
+
+def part(free: int, me: int, others: Collection[int]) -> int:
+    """How many of a server's free slots are for what waits at this one.
+
+    All see the same of who else has something for them, so that nobody takes another one's.
+
+    Args:
+        me: this server's number.
+        others: those of the others from which something is to go there.
+    """
+    count, more = divmod(max(free, 0), len(others) + 1)
+    return count + (sum(one < me for one in others) < more)
 
 
 def choose(own: Offer, others: Sequence[Offer], sent: Mapping[int, int]) -> int | None:

@@ -174,12 +174,17 @@ class Cluster:
         """This is the gateway; before `run`."""
         self._host = host
         self.peers = Peers(self, host, self.membership.secret, self._certificate)
-        claims = bool(host.settings.upstream)
         self._owners = Owners(
-            self, host.pool, host.scheduler, claims=claims, leaving=lambda: host.draining
+            self,
+            host.pool,
+            host.scheduler,
+            claims=bool(host.settings.upstream),
+            leaving=lambda: host.draining,
+            due=lambda model_key: self._handing.due[model_key],
         )
-        self._placing = Placing(self, host, self._owners.routing.route, self._send, self._settle)
-        self._handing = Handing(self, host, self._owners.routing.route, self.peers.moved)
+        routing = self._owners.routing
+        self._placing = Placing(self, host, routing.route, self._send, self._settle)
+        self._handing = Handing(self, host, routing.route, routing.room, self.peers.moved)
         self.hooks.stopped.append(self._owners.stopped)
         self.hooks.life.append(self._owners.life)
 
@@ -222,6 +227,7 @@ class Cluster:
 
     async def _adopt(self, former: Former) -> None:
         await self._host.adopt(former)
+        self._handing.came(former)
 
     async def leave(self) -> None:
         """End this life, after all that writes has ended; what is left others adopt at once."""
@@ -399,13 +405,8 @@ class Cluster:
             "taken_over": dict(zip(("servers", "generations"), self.taken_over, strict=True)),
             "handed_over": self._handing.handed,
             "members": [
-                {
-                    "name": one.name,
-                    "number": one.number,
-                    "address": one.address,
-                    "started": round(one.started, 3),
-                    "lease": round(one.seconds, 3),
-                }
+                {name: getattr(one, name) for name in ("name", "number", "address")}
+                | {"started": round(one.started, 3), "lease": round(one.seconds, 3)}
                 for one in membership.members
             ],
         }

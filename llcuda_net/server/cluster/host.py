@@ -11,6 +11,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Left
 from llcuda_net.generation.registry import Registry
 from llcuda_net.scheduler.scheduler import Scheduler
+from llcuda_net.scheduler.ticket import Ticket
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.storage.records import Level, Result
 from llcuda_net.storage.replica.interface import Former
@@ -109,6 +110,9 @@ class OwnersHost(ClusterHost, Protocol):
         """Generations that wait, and whose model no upstream of this server has now, each with
         the name of that model; None: the default one.
         """
+
+    def short_of_slots(self, since: float) -> list[tuple[Generation, Ticket]]:
+        """Generations that have waited since a time for slots alone, in their order."""
 
     async def committed(self) -> None:
         """Return when other servers could know all that is here; raises RequestError."""

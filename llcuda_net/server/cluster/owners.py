@@ -62,6 +62,7 @@ class Owners:
         claims: the upstreams are llama-servers that others may ask, too; else they are engines of
             this server.
         leaving: whether it stops: it offers nothing any more.
+        due: how many wait here for a model, by its key, that are to go where a slot is free.
 
     Attributes:
         others: what the other live servers have to do, as was last heard.
@@ -76,6 +77,7 @@ class Owners:
         *,
         claims: bool,
         leaving: Callable[[], bool] = lambda: False,
+        due: Callable[[str], int] = lambda key: 0,
     ) -> None:
         self.others: list[OtherLoad] = []
         self.routing = Routing(lambda: cluster.number, pool, scheduler)
@@ -84,6 +86,7 @@ class Owners:
         self._scheduler = scheduler
         self._claims = claims
         self._leaving = leaving
+        self._due = due
         self._planner = Planner()
         self._sharing = Sharing()
         self._known: list[Claim] = []
@@ -139,6 +142,7 @@ class Owners:
             RequestError: the database does not answer.
         """
         number, load = self._cluster.number, self.load()
+        self.routing.say(load)
 
         def exchange(db: Connection) -> tuple[list[OtherLoad], list[Claim]]:
             return loads.exchange(db, number, load), claims.claims(db)
@@ -220,6 +224,7 @@ class Owners:
                 sum(one.free for one in up if not one.resting and not one.leaving),
                 queued,
                 wait,
+                self._due(key),
             )
         lately = self._scheduler.served(trio.current_time() - LATELY)
         served = [

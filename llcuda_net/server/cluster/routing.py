@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import trio
 
@@ -18,6 +19,11 @@ from llcuda_net.upstream.pool import Pool
 
 #: Seconds after which a load says nothing any more of where there is room.
 _STALE = 5.0
+#: Seconds from when this server says that something is to go from here until it goes: all have
+#: heard it then.
+_HEARD = 1.0
+#: Seconds that what is handed over is on its way for, before its new server counts it.
+_ON_ITS_WAY = 2.0
 
 
 class Routing:
@@ -36,11 +42,20 @@ class Routing:
         self._heard_at = 0.0
         #: Requests that were sent to others: when, to which server, for which model.
         self._sent: deque[tuple[float, int, str]] = deque()
+        #: Since when this server has said of a model that something is to go from here.
+        self._said: dict[str, float] = {}
         #: When a server refused a model of which it had said that it has an upstream.
         self._refused: dict[tuple[int, str], float] = {}
 
     def __repr__(self) -> str:
         return f"<Routing over {self._others!r}>"
+
+    def say(self, load: Load) -> None:
+        """This server says this of itself now."""
+        now = trio.current_time()
+        self._said = {
+            name: self._said.get(name, now) for name, one in load.models.items() if one.due
+        }
 
     def hear(self, others: Sequence[OtherLoad]) -> None:
         """The others have said this just now."""
@@ -87,25 +102,55 @@ class Routing:
         Args:
             model: as the request names it; None: the default one.
         """
-        others = [one for one in self._others if one.age < _STALE]
-        if not others or trio.current_time() - self._heard_at > _STALE:
-            return None
+        others = self._fresh()
         name = self._canonical(model, others)
         if name is None:
             return None
         own = self._own(name)
         if not own.seconds():
             return None
-        offers = [
-            Offer(one.server, found.slots, found.free, found.queued, found.wait)
-            for one in others
-            if (found := _named(one.load, name)) is not None
-            and self._refused.get((one.server, name), -math.inf) < self._heard_at - one.age
-        ]
+        offers = list(self._offers(name, others))
         server = routing.choose(own, offers, self._sent_lately(name, others))
         if server is not None:
             self._sent.append((trio.current_time(), server, name))
         return server
+
+    def room(self, name: str) -> int | None:
+        """The server that has a free slot for one that waits here for a model; None: none has.
+
+        Of free slots that several have something for each takes its part, so that no more go than
+        there are.
+        """
+        others = self._fresh()
+        own = self._own(name)
+        if own.free > 0 or self._heard_at - self._said.get(name, math.inf) < _HEARD:
+            return None
+        wanting = {
+            one.server for one in others if (found := _named(one.load, name)) and found.due > 0
+        }
+        sent = self._sent_lately(name, others)
+        offers = []
+        for one in self._offers(name, others):
+            mine = routing.part(one.free - one.queued, own.server, wanting - {one.server})
+            if mine > sent.get(one.server, 0):
+                offers.append(replace(one, free=mine, queued=0))
+        server = routing.choose(own, offers, sent)
+        if server is not None:
+            self._sent.append((trio.current_time() + _ON_ITS_WAY, server, name))
+        return server
+
+    def _fresh(self) -> list[OtherLoad]:
+        """What was heard of late."""
+        if trio.current_time() - self._heard_at > _STALE:
+            return []
+        return [one for one in self._others if one.age < _STALE]
+
+    def _offers(self, name: str, others: Sequence[OtherLoad]) -> Iterator[Offer]:
+        for one in others:
+            found = _named(one.load, name)
+            refused = self._refused.get((one.server, name), -math.inf)
+            if found is not None and refused < self._heard_at - one.age:
+                yield Offer(one.server, found.slots, found.free, found.queued, found.wait)
 
     def refused(self, server: int, model: str | None) -> None:
         """A server did not take a request for a model: none goes there until it is heard again."""
@@ -129,7 +174,8 @@ class Routing:
             there = int(any(one.loadable and one.owned for one in backends))
             return Offer(self._number(), there, 0)
         queued, wait = self._scheduler.outlook(up[0].model_key)
-        slots, free = sum(len(one.table) for one in up), sum(one.free for one in up)
+        slots = sum(len(one.table) for one in up)
+        free = sum(one.free for one in up if not one.resting and not one.leaving)
         if not slots:  # it has it only just now, and has not asked for its slots yet
             slots = free = 1
         return Offer(self._number(), slots, free, queued, wait)

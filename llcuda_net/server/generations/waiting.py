@@ -53,6 +53,17 @@ class Waiting:
                 found.append((generation, name or generation.wanted))
         return found
 
+    def short_of_slots(self, since: float) -> list[tuple[Generation, Ticket]]:
+        """Those that have waited since a time for slots alone, in the order of their turns; see
+        Scheduler.short_of_slots.
+        """
+        return [
+            (generation, ticket)
+            for ticket in self._scheduler.short_of_slots(since)
+            if (generation := self._generations.get(ticket)) is not None
+            and self._can_serve(ticket.kind)
+        ]
+
     def _can_serve(self, kind: Kind) -> bool:
         requirement = kind[1]
         assert isinstance(requirement, Requirement)

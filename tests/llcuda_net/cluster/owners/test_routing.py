@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from llcuda_net.cluster.owners.routing import Offer, choose
+from llcuda_net.cluster.owners.routing import Offer, choose, part
 
 NONE = Offer(1, 0, 0)
 
@@ -50,3 +50,11 @@ def test_many_at_once_are_spread_over_those_with_room() -> None:
         assert server is not None
         sent[server] += 1
     assert sent == {2: 8, 3: 4, 4: 2}
+
+
+def test_free_slots_are_divided_among_those_that_have_something_for_them() -> None:
+    for free in range(-1, 9):
+        for servers in ([3], [3, 5], [3, 5, 8]):
+            parts = [part(free, me, [*{*servers} - {me}]) for me in servers]
+            assert sum(parts) == max(free, 0)
+            assert max(parts) - min(parts) <= 1

@@ -43,7 +43,10 @@ class Server:
             lambda ticket: self.pool.place(ticket.slot_request.key, "ann"),  # type: ignore[arg-type]
             100,
         )
-        self.owners = Owners(self.place, self.pool, self.scheduler, claims=True)
+        self.due = 0
+        self.owners = Owners(
+            self.place, self.pool, self.scheduler, claims=True, due=lambda key: self.due
+        )
         self.running = trio.CancelScope()
 
     @property
@@ -236,3 +239,46 @@ async def test_what_users_were_served_counts_at_the_other_server(
         one.scheduler.remove(one.submit(tokens=7))  # type: ignore[arg-type]
         await trio.sleep(3 * LOOK)
     assert heard == [(key, 7.0)]
+
+
+async def test_what_waits_for_a_slot_goes_where_one_is_free_and_each_server_takes_its_part(
+    db: Shared, autojump_clock: object
+) -> None:
+    async with servers(db, 3, upstreams=5) as (one, other, third):
+        await trio.sleep(4 * LOOK)
+        idle, *busy = sorted((one, other, third), key=lambda server: -len(server.uses))
+        assert [len(server.uses) for server in (idle, *busy)] == [2, 2, 1]
+        for server in busy:
+            for _ in range(len(server.uses) + 4):
+                server.submit()
+            server.due = 4
+        await trio.sleep(0.9 * LOOK)  # each has looked once at most
+        # The others may not have heard it yet.
+        assert {server.owners.routing.room("m") for server in busy} == {None}
+        await trio.sleep(2.2 * LOOK)
+        # Both see two free slots, and take one each.
+        for server in busy:
+            assert server.owners.routing.room("m") == idle.place.number
+            assert server.owners.routing.room("m") is None
+        await trio.sleep(1.5 * LOOK)
+        # They are on their way still.
+        assert {server.owners.routing.room("m") for server in busy} == {None}
+        busy[0].due = 0
+        await trio.sleep(5 * LOOK)  # nothing came
+        assert busy[0].owners.routing.room("m") is None  # it has said that nothing is to go
+        assert busy[1].owners.routing.room("m") == idle.place.number
+        assert busy[1].owners.routing.room("m") == idle.place.number
+        assert busy[1].owners.routing.room("m") is None
+
+
+async def test_nothing_goes_while_a_slot_is_free_here(db: Shared, autojump_clock: object) -> None:
+    async with servers(db, 2) as (one, other):
+        one.due = 1
+        await trio.sleep(3 * LOOK)
+        assert one.owners.routing.room("m") is None
+        for _ in range(3):
+            one.submit()
+        await trio.sleep(3 * LOOK)
+        assert one.owners.routing.room("m") == other.place.number
+        one.owners.stopped()
+        assert one.owners.routing.room("m") is None
