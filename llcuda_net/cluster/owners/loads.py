@@ -7,10 +7,13 @@ slow, and decides only where a request is to wait and who is served next.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
+from llcuda_net.config.users import Priority
 from llcuda_net.storage.postgres.connection import Connection
+from llcuda_net.storage.records import DECODE_ERRORS
 
 _SAY = (
     "INSERT INTO loads (server, at, data) SELECT number, clock_timestamp(), %s FROM servers"
@@ -22,6 +25,10 @@ _HEAR = (
     " JOIN leases e ON e.server = s.number AND e.expires > clock_timestamp()"
     " JOIN loads l ON l.server = s.number WHERE NOT s.fenced AND s.number <> %s ORDER BY s.number"
 )
+
+#: What is counted here fits into calculations with others.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+_Real = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
 
 
 class ModelLoad(msgspec.Struct, frozen=True, array_like=True):
@@ -37,11 +44,11 @@ class ModelLoad(msgspec.Struct, frozen=True, array_like=True):
     """
 
     aliases: tuple[str, ...] = ()
-    slots: int = 0
-    free: int = 0
-    queued: int = 0
-    wait: float | None = None
-    due: int = 0
+    slots: _Count = 0
+    free: _Count = 0
+    queued: _Count = 0
+    wait: _Real | None = None
+    due: _Count = 0
 
     def beside(self, other: ModelLoad) -> ModelLoad:
         """What two servers have to do for it together; for how long one waits is not known."""
@@ -62,9 +69,9 @@ class Served(msgspec.Struct, frozen=True, array_like=True):
     """
 
     model: str
-    priority: int
+    priority: Annotated[int, msgspec.Meta(ge=int(min(Priority)), le=int(max(Priority)))]
     user: str
-    tokens: float
+    tokens: _Real
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True):
@@ -82,8 +89,8 @@ class Load(msgspec.Struct, frozen=True, array_like=True):
     models: dict[str, ModelLoad] = {}
     reaches: dict[str, str] = {}
     served: tuple[Served, ...] = ()
-    running: dict[str, int] = {}
-    held: int = 0
+    running: dict[str, _Count] = {}
+    held: _Count = 0
     embeds: tuple[str, ...] = ()
 
 
@@ -109,15 +116,15 @@ def exchange(db: Connection, me: int, load: Load) -> list[OtherLoad]:
     """Say what this server has to do, and hear what the other live ones have."""
     db.execute(_SAY, (_encode(load), me))
     return [
-        OtherLoad(server, read, float(age))
+        OtherLoad(server, load_there, float(age))
         for server, data, age in db.execute(_HEAR, (me,), binary=True).fetchall()
-        if (read := _read(data)) is not None
+        if (load_there := read(data)) is not None
     ]
 
 
-def _read(data: bytes) -> Load | None:
-    """A load; None: it is of a version that writes it in another way."""
+def read(data: bytes) -> Load | None:
+    """A load; None: it is of a version that writes it in another way, or nonsense."""
     try:
         return _decode(data)
-    except msgspec.DecodeError:  # of which a ValidationError is one
+    except DECODE_ERRORS:
         return None

@@ -10,8 +10,12 @@ import llcuda_protocol as wire
 from llcuda_net.client.channel import Channel
 from llcuda_net.client.connection import ServerConnection
 from llcuda_net.client.requests import Request
-from llcuda_net.errors import UnknownGeneration
+from llcuda_net.errors import ConnectError, UnknownGeneration
+from llcuda_net.generation.state import State
 from llcuda_protocol.kinds import MAX_LISTED
+
+#: Of generations; one of a later version may know more.
+_STATES = frozenset(State)
 
 
 class NotAgain:
@@ -60,7 +64,9 @@ async def list_at(connection: ServerConnection) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     try:
         while isinstance(frame := await channel.receive(), wire.Listing):
-            found += frame.entries
+            found += [one for one in frame.entries if one["state"] in _STATES]
+            if len(found) > MAX_LISTED:
+                raise ConnectError(f"it lists more than the {MAX_LISTED} that it was asked for")
     finally:
         channel.close()
     return found
@@ -79,9 +85,13 @@ async def embed_at(
     found: list[bytes] = []
     try:
         while isinstance(frame := await channel.receive(), wire.Vectors):
-            found[frame.first :] = frame.vectors
+            found += frame.vectors
+            if len(found) > len(texts):
+                break
     finally:
         channel.close()
+    if len(found) != len(texts):
+        raise ConnectError(f"it sent {len(found)} vectors for {len(texts)} texts")
     return found
 
 

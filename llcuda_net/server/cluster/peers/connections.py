@@ -13,7 +13,7 @@ import trio
 from llcuda_net.client.connection import ServerConnection
 from llcuda_net.client.dial import dial
 from llcuda_net.cluster.greeting import Greeting
-from llcuda_net.errors import ConnectError, RequestError
+from llcuda_net.errors import ConfigError, ConnectError, RequestError
 from llcuda_net.util.address import is_loopback, parse_address
 
 log = structlog.get_logger(__name__)
@@ -139,7 +139,7 @@ class Connections:
             greeted = welcome is not None and greeting.is_answered(self._secret, welcome.peer)
             if not greeted:
                 raise ConnectError(f"{place.address} is no server of this cluster")
-        except (ConnectError, RequestError, trio.TooSlowError) as error:
+        except (ConfigError, ConnectError, RequestError, trio.TooSlowError) as error:
             reason = str(error) or "no answer"
             if place.number not in self._unreached:
                 for number in [*self._unreached][: 1 - _MOST_UNREACHED]:

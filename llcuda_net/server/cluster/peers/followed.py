@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import trio
 
-from llcuda_net.config.users import Priority, User
+from llcuda_net.config.users import User
 from llcuda_net.errors import Interrupted, RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.memory import sizes
@@ -21,7 +21,7 @@ from llcuda_net.generation.persistence import read_again
 from llcuda_net.generation.request import check_position
 from llcuda_net.generation.state import NOT_QUEUED, Failover, Place, Reader, State, Times
 from llcuda_net.server.tcp.peers.facts import Begun, Over, Run
-from llcuda_net.storage.records import Level, Result, Switch, packed
+from llcuda_net.storage.records import Result, Switch, packed
 from llcuda_protocol import Accepted, Channel, Durable, Generate, Queue, TokenLogprob, Tokens
 
 
@@ -209,8 +209,7 @@ class Followed(Generation):
             *("wanted", "previous", "transient", "seed", "cached_from", "api"),
         ):
             setattr(self, name, getattr(begun, name))
-        self.level = Level(begun.level)
-        self.priority = Priority(begun.priority)
+        self.level, self.priority = begun.level, begun.priority
         if self.link.policy is None:
             self.link.linger = begun.on_disconnect
         if begun.asked is not None and self.prompt is None and self.messages is None:

@@ -23,10 +23,11 @@ from llcuda_net.errors import (
     RequestError,
     ShuttingDown,
     UnknownGeneration,
+    UpstreamUnavailable,
 )
 from llcuda_net.server.cluster.peers.connections import Place
 from llcuda_net.server.cluster.peers.followed import Followed
-from llcuda_net.server.cluster.peers.reading import PeerReader, StreamLostError
+from llcuda_net.server.cluster.peers.reading import NotUnderstoodError, PeerReader, StreamLostError
 from llcuda_net.storage.records import Result
 
 log = structlog.get_logger(__name__)
@@ -38,6 +39,8 @@ PAUSE, LONGEST = 0.05, 1.0
 PATIENCE = 10.0
 #: Seconds for which what is not read is still fed: between two requests of one reader.
 LINGER = 0.5
+#: How often a server is read again that is not understood, without another piece in between.
+MISUNDERSTANDINGS = 3
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ async def feed(followed: Followed, sources: Sources) -> None:
     """Feed it while it is wanted, and a little longer."""
     if followed.link.request is not None and not followed.accepted:
         await _send(followed, sources)
-    pause, seen = PAUSE, trio.current_time()
+    pause, seen, misunderstood = PAUSE, trio.current_time(), 0
     while await _is_needed(followed):
         before = followed.count
         gone = sources.is_gone(followed.link.server)  # before the look, so that it sees all
@@ -88,6 +91,13 @@ async def feed(followed: Followed, sources: Sources) -> None:
                 continue
         except (StreamLostError, ConnectError, LeaseLost, ShuttingDown, UnknownGeneration) as error:
             log.debug("peer_stream_lost", generation=followed.id, reason=str(error))
+            if isinstance(error, NotUnderstoodError):
+                misunderstood += 1
+                if misunderstood == MISUNDERSTANDINGS:
+                    followed.give_up(
+                        UpstreamUnavailable(f"it cannot be read at the server that has it: {error}")
+                    )
+                    return
         except Ahead as error:
             followed.lost_part(error)
             return
@@ -96,7 +106,7 @@ async def feed(followed: Followed, sources: Sources) -> None:
                 followed.give_up(error)
                 return
         if followed.count > before:
-            pause = PAUSE
+            pause, misunderstood = PAUSE, 0
         await trio.sleep(pause)
         pause = min(2 * pause, LONGEST)
 

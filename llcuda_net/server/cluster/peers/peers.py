@@ -335,6 +335,10 @@ class Peers:
     async def _feed(self, followed: Followed) -> None:
         try:
             await feed(followed, self)
+        except Exception:  # a bug here must not end the server
+            log.exception("following_failed", generation=followed.id)
+            if not followed.ended:
+                followed.give_up(UpstreamUnavailable("it cannot be followed: see the server's log"))
         finally:
             followed.link.fed = False
         self.wake(followed)

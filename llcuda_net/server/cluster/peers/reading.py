@@ -25,6 +25,10 @@ class StreamLostError(Exception):
     """The stream ended, and the generation need not have."""
 
 
+class NotUnderstoodError(StreamLostError):
+    """The other server said what cannot be, or what this version does not know."""
+
+
 class PeerReader:
     """Reads a generation at another server.
 
@@ -42,7 +46,7 @@ class PeerReader:
         """Until the generation is over, or is not wanted; or is to be read in another way.
 
         Raises:
-            StreamLostError: the other server has it no longer.
+            StreamLostError: the other server has it no longer, or is not understood.
             ConnectError, RequestError: as the client's.
         """
         followed = self._followed
@@ -124,7 +128,7 @@ class PeerReader:
                 elif isinstance(frame, wire.Done):
                     raise StreamLostError("the stream ended, and not the generation")
         except ValueError as error:
-            raise StreamLostError(f"the other server broke the protocol: {error}") from None
+            raise NotUnderstoodError(f"the other server broke the protocol: {error}") from None
 
     async def _watch(self, scope: trio.CancelScope, durable: bool) -> None:
         """Do what readers here want of the other server, until nobody wants anything."""

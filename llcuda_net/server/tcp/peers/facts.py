@@ -7,7 +7,7 @@ has changed, `Over` before the end. The two servers are of one version.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import trio
@@ -15,10 +15,16 @@ import trio
 from llcuda_net.config.users import Priority
 from llcuda_net.errors import RequestError, request_error
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.state import Outcome, State
-from llcuda_net.storage.records import Level
+from llcuda_net.generation.state import TRANSITIONS, Outcome, State
+from llcuda_net.storage.records import DECODE_ERRORS, Level
 from llcuda_protocol import Facts
 from llcuda_protocol.kinds import MAX_FACTS
+
+#: Numbers that are numbers: what is read here goes into answers and calculations.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0.0)]
+_Real = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
+_Splices = list[tuple[_Count, _Count]]
 
 
 class Run(msgspec.Struct, tag="run", omit_defaults=True):
@@ -28,17 +34,17 @@ class Run(msgspec.Struct, tag="run", omit_defaults=True):
         failovers: the position and the reason of each.
     """
 
-    state: str
+    state: State
     upstream: str = ""
     model: dict[str, Any] = {}
-    splices: list[tuple[int, int]] = []
-    failovers: list[tuple[int, str]] = []
+    splices: _Splices = []
+    failovers: list[tuple[_Count, str]] = []
 
     @classmethod
     def of(cls, generation: Generation) -> Run:
         """That of a generation now; one that is over ran until then."""
         return cls(
-            str(State.RUNNING if generation.ended else generation.state),
+            State.RUNNING if generation.ended else generation.state,
             generation.upstream,
             generation.model,
             [*generation.splices],
@@ -49,7 +55,7 @@ class Run(msgspec.Struct, tag="run", omit_defaults=True):
         """Have a generation that follows be as this one."""
         generation.upstream, generation.model = self.upstream, self.model
         generation.splices = [*self.splices]
-        if self.state == State.RUNNING and generation.state is State.QUEUED:
+        if self.state is State.RUNNING and generation.state is State.QUEUED:
             generation.dispatched()
 
 
@@ -62,24 +68,26 @@ class Begun(msgspec.Struct, tag="begun", omit_defaults=True):
     """
 
     owner: str
-    created: int
+    created: _Count
     level: Level
     params: dict[str, Any]
-    timeout: float
-    on_disconnect: float
-    age: float
+    timeout: _Seconds
+    on_disconnect: _Seconds
+    age: _Seconds
     run: Run
     key: str | None = None
     request_hash: bytes = b""
     earlier_hash: bytes = b""
-    priority: int = Priority.NORMAL
+    priority: Priority = Priority.NORMAL
     wanted: str | None = None
     previous: str | None = None
     transient: bool = False
     seed: int | None = None
     cached_from: str | None = None
     api: dict[str, Any] | None = None
-    asked: tuple[Any, Any, Any] | None = None
+    asked: (
+        tuple[str | list[int] | None, list[dict[str, Any]] | None, dict[str, Any] | None] | None
+    ) = None
 
     @classmethod
     def of(cls, generation: Generation, *, asked: bool) -> Begun:
@@ -96,7 +104,7 @@ class Begun(msgspec.Struct, tag="begun", omit_defaults=True):
             key=generation.key,
             request_hash=generation.request_hash,
             earlier_hash=generation.earlier_hash,
-            priority=generation.priority,
+            priority=Priority(generation.priority),
             wanted=generation.wanted,
             previous=generation.previous,
             transient=generation.transient,
@@ -115,23 +123,29 @@ class Over(msgspec.Struct, tag="over", omit_defaults=True):
         counts: tokens of each piece, where one stands for more than one.
     """
 
-    state: str
-    finished: int | None
+    state: State
+    finished: _Count | None
     reason: str
     stop: str | None
     model: str | None
-    usage: dict[str, int]
-    timings: dict[str, float]
-    splices: list[tuple[int, int]]
-    error: tuple[str, str, bool, float | None] | None = None
-    counts: list[int] | None = None
+    usage: dict[str, _Count]
+    timings: dict[str, _Real]
+    splices: _Splices
+    error: tuple[str, str, bool, Annotated[float, msgspec.Meta(ge=0.0, le=1e9)] | None] | None = (
+        None
+    )
+    counts: list[_Count] | None = None
+
+    def __post_init__(self) -> None:
+        if TRANSITIONS[self.state]:
+            raise ValueError(f"{self.state} is no end")
 
     @classmethod
     def of(cls, generation: Generation) -> Over:
         """That of a generation that is over."""
         outcome, error, counts = generation.outcome, generation.error, generation.counts
         return cls(
-            str(generation.state),
+            generation.state,
             generation.finished,
             outcome.reason,
             outcome.stop,
@@ -194,4 +208,7 @@ class Assembly:
         if frame.more:
             return None
         data, self._data = self._data, bytearray()
-        return _decoder.decode(data)  # msgspec's errors are ValueErrors
+        try:
+            return _decoder.decode(data)
+        except DECODE_ERRORS as error:
+            raise ValueError(f"facts that cannot be read: {error}") from None

@@ -88,9 +88,9 @@ async def test_one_that_has_moved_is_still_that_which_its_readers_have() -> None
     followed.take(Tokens(1, 2, ["c"], [3]))
     assert (followed.pieces, reader.seen) == (["a", "b", "c"], [2, 3])
     # It was handed over whole: no new epoch, and no splice, until a server dies.
-    followed.run(Run("running"))
+    followed.run(Run(State.RUNNING))
     assert (followed.epoch, followed.failovers) == (0, [])
-    followed.run(Run("running", splices=[(3, 2)]))
+    followed.run(Run(State.RUNNING, splices=[(3, 2)]))
     assert followed.epoch == 2
     assert [(one.position, one.epoch) for one in followed.failovers] == [(3, 2)]
 

@@ -18,7 +18,13 @@ from llcuda_net.errors import ConnectError
 from llcuda_net.generation.state import State
 from llcuda_net.server.cluster.peers.connections import Place
 from llcuda_net.server.cluster.peers.followed import Followed
-from llcuda_net.server.cluster.peers.following import LINGER, PATIENCE, Awaited, feed
+from llcuda_net.server.cluster.peers.following import (
+    LINGER,
+    MISUNDERSTANDINGS,
+    PATIENCE,
+    Awaited,
+    feed,
+)
 from llcuda_net.server.tcp.peers.facts import Begun, Over, Run, frames
 from llcuda_net.storage.records import Level, Result, TokenLog
 from tests.support.client.scripted_server import Peer
@@ -26,7 +32,7 @@ from tests.support.client.scripted_server import Peer
 Clock = trio.testing.MockClock
 ID = "g1"
 Script = Callable[[Peer], Awaitable[None]]
-RUN = Run("running", "http://u", {"name": "m"})
+RUN = Run(State.RUNNING, "http://u", {"name": "m"})
 
 
 def result(*pieces: str, splices: Any = (), state: str = "done") -> Result:
@@ -119,7 +125,7 @@ def begun(run: Run = RUN, **more: Any) -> Begun:
 def over(state: str = "done", **more: Any) -> Over:
     values: dict[str, Any] = {"finished": 6, "reason": "stop", "stop": None, "model": "m"}
     values |= {"usage": {"completion_tokens": 2}, "timings": {}, "splices": []}
-    return Over(state, **(values | more))
+    return Over(State(state), **(values | more))
 
 
 async def accept(peer: Peer, document: Begun | None = None, epoch: int = 0) -> wire.Attach:
@@ -187,7 +193,7 @@ def leave(how: str) -> Script:
 async def test_another_server_goes_on(autojump_clock: Clock) -> None:
     for how in ("lost", "shutting_down", "lease_lost"):
         cluster = Cluster(A, Awaited(), Awaited(), B)
-        run = Run("running", "http://u", {"name": "m"}, splices=[(2, 77)])
+        run = Run(State.RUNNING, "http://u", {"name": "m"}, splices=[(2, 77)])
 
         async def goes_on(peer: Peer, run: Run = run) -> None:
             request = await accept(peer, begun(run), 77)
@@ -322,3 +328,20 @@ async def test_who_breaks_the_protocol_is_asked_again(autojump_clock: Clock) -> 
     cluster.scripts = [doubles, whole("x")]
     _, reader = await cluster.follow()
     assert reader.seen == ["x"]
+
+
+async def test_a_server_that_is_not_understood_is_asked_a_few_times_and_no_more(
+    autojump_clock: Clock,
+) -> None:
+    async def nonsense(peer: Peer) -> None:
+        request = await accept(peer)
+        await peer.send(wire.Facts(request.stream, b"\xc1", False))
+        await peer.receive()
+
+    cluster = Cluster(Place(1, "a:1"))
+    cluster.scripts = [nonsense] * 9
+    followed, _ = await cluster.follow()
+    assert followed.state is State.INTERRUPTED
+    assert followed.error is not None
+    assert "cannot be read at the server that has it" in followed.error.message
+    assert len(cluster.scripts) == 9 - MISUNDERSTANDINGS

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import structlog
 import trio
 import trio.testing
 
@@ -14,7 +15,10 @@ import llcuda_protocol as wire
 from llcuda_net.client.connection import ServerConnection
 from llcuda_net.cluster.leases import Member
 from llcuda_net.errors import ConnectError, LeaseLost, StorageUnavailable
+from llcuda_net.generation.state import State
+from llcuda_net.server.cluster.peers import peers as peers_module
 from llcuda_net.server.cluster.peers.connections import Place
+from llcuda_net.server.cluster.peers.followed import Followed
 from llcuda_net.server.cluster.peers.peers import ANSWER, Peers
 from tests.support.client.scripted_server import Peer
 
@@ -110,3 +114,20 @@ async def test_a_start_in_which_the_database_goes_away_goes_on(autojump_clock: o
         peers = Peers(Away(), None, b"secret", b"")  # type: ignore[arg-type]
         await nursery.start(peers.run)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_bug_in_following_one_ends_that_one(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(peers_module, "feed", crash)
+    peers = ScriptedPeers(None, None)
+    monkeypatch.setattr(peers, "flush", lambda: None)
+    async with trio.open_nursery() as peers._nursery:
+        followed = Followed(peers, ID, "ann", 2)
+        with structlog.testing.capture_logs() as lines:
+            await followed.wait()
+        assert followed.state is State.INTERRUPTED
+    assert [one["event"] for one in lines] == ["following_failed"]
