@@ -46,6 +46,9 @@ piece that a client gets; each acknowledged result in the store, at once and una
 no result that no client knows of; one key is one generation, asked at two servers at once; every
 request comes to its end, and no generation is left; no traceback in a log.
 
+A violation is told with what its reader did (which server, which epoch, after how many pieces),
+and with all that servers log, and the database knows, of its generation.
+
 Afterwards clusters of servers that are broken on purpose are tried, and must be found out.
 
 exit codes: 0 all is well, 1 something is not, 2 usage, 130 interrupted
