@@ -82,8 +82,9 @@ class Finder:
         """
         here = self._registry.find(id_, owner)
         if here is not None:
-            # Who was asleep may be asked before anything here has looked at the clock.
-            if self._elsewhere is not None and here.entry is not None and not here.ended:
+            # Who was asleep may be asked before anything here has looked at the clock. One whose
+            # result is being stored has no entry any more, and may be another server's as well.
+            if self._elsewhere is not None and here.level.journalled and not here.ended:
                 self._elsewhere.check_shown()
             return here
         try:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from llcuda_net.errors import LeaseLost
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import State
 from llcuda_net.server.http.errors import HttpError
@@ -127,9 +128,14 @@ class ResponseEvents:
         return self._written(number, events, id_)
 
     def failed(self, error: HttpError, id_: bytes) -> bytes:
-        """The response as far as it has come; nothing closes the item that it was in."""
+        """The response as far as it has come; nothing closes the item that it was in.
+
+        Where it ends here and not for good, or not all of it may be seen, that is no event of it.
+        """
         generation = self._generation
-        if generation.state is State.DONE:  # it is whole, but cannot be read any more
+        whole = generation.state is State.DONE  # but cannot be read any more
+        lost = isinstance(generation.error, LeaseLost)  # goes on at another server
+        if whole or lost or generation.visible < generation.count:
             return error_event(error)
         outline = self._grown()
         number = outline.stretches[-1].base + generation.count

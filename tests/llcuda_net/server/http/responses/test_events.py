@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llcuda_net.errors import Interrupted, UpstreamError
+from llcuda_net.errors import (
+    Interrupted,
+    LeaseLost,
+    RequestError,
+    StorageUnavailable,
+    UpstreamError,
+)
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import State
 from llcuda_net.server.http.delivery.format import failure_of
@@ -212,6 +218,21 @@ def test_what_fails_closes_nothing(state: State, last: str, code: str | None) ->
             response = found[-1]["response"]
             assert (response["error"] or {}).get("code") == code
             assert [one["status"] for one in response["output"]] == ["incomplete"] * len(pieces)
+
+
+@pytest.mark.parametrize(
+    ("error", "visible"),
+    [(LeaseLost("another server goes on with it"), 3), (StorageUnavailable("not committed"), 1)],
+)
+def test_what_ends_here_and_not_for_good_is_no_event_of_it(
+    error: RequestError, visible: int
+) -> None:
+    """It would have a number that the next piece has, or tell of pieces that nobody may see."""
+    generation = generation_of(["a", "b", "c"], state=State.FAILED)
+    generation.error, generation.visible = error, visible
+    failure = failure_of(generation)
+    assert failure is not None
+    assert ResponseEvents(generation, FORM, 4).failed(failure, ID) == error_event(failure)
 
 
 def test_an_empty_answer_is_an_empty_message() -> None:
