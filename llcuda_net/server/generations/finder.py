@@ -82,11 +82,7 @@ class Finder:
         """
         here = self._registry.find(id_, owner)
         if here is not None:
-            # Who was asleep may be asked before anything here has looked at the clock. One whose
-            # result is being stored has no entry any more, and may be another server's as well.
-            if self._elsewhere is not None and here.level.journalled and not here.ended:
-                self._elsewhere.check_shown()
-            return here
+            return self._shown(here)
         try:
             return await self._stored(id_, owner)
         except UnknownGeneration:
@@ -104,7 +100,7 @@ class Finder:
         """
         found = self._registry.with_key(key, owner)
         if found is not None:
-            return found
+            return self._shown(found)
         result = await self._persistence.find_by_key(key, owner)
         if result is not None:
             return await self._stored(result.id, owner)
@@ -173,6 +169,19 @@ class Finder:
         """
         async with self._reading:
             return await self._persistence.results(ids, owner, made)
+
+    def _shown(self, here: Generation) -> Generation:
+        """One of this server, if readers may see what it has.
+
+        Who was asleep may be asked before anything here has looked at the clock. One whose result
+        is being stored has no entry any more, and may be another server's as well.
+
+        Raises:
+            LeaseLost: not now.
+        """
+        if self._elsewhere is not None and here.level.journalled and not here.ended:
+            self._elsewhere.check_shown()
+        return here
 
     async def _stored(self, id_: str, owner: str | None) -> Generation:
         """One that is over; all who read it share what was read from the store."""

@@ -110,10 +110,15 @@ async def test_what_runs_here_is_shown_only_while_nobody_else_may_have_it(tmp_pa
     async with keeping(tmp_path, paused()) as (_, listener):
         _, id_ = await _begun(listener, Level.DISK)
         finder = listener.server.finder
-        assert (await finder.find(id_, None)).id == id_
+        found = await finder.find(id_, None)
+        assert found.id == id_
+        registry = listener.server.registry
+        registry._by_key["", "key"] = found
         finder._elsewhere = Asleep()  # type: ignore[assignment]
         for _ in range(2):
             with pytest.raises(LeaseLost):
                 await finder.find(id_, None)
+            with pytest.raises(LeaseLost):
+                await finder.find_by_key("key", "")
             # What waits for the store to take its result is not over, either.
-            listener.server.registry.find(id_, None).entry = None  # type: ignore[union-attr]
+            found.entry = None
