@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -407,6 +407,20 @@ class Generation:
         # One that is not known was lost, and with it what was read of it, and when that was.
         later = [position for position, of in self.splices if epoch not in epochs or of > epoch]
         return min([self.count, *later])
+
+    def has(self, count: int, epoch: int) -> bool:
+        """Whether it can be said which of a reader's pieces are as that has them.
+
+        Args:
+            count: those that it has.
+            epoch: in which it last read.
+        """
+        later = [position for position, of in self.splices if of > epoch]
+        return epoch <= self.epoch and self.count >= min([count, *later])
+
+    async def reach(self, enough: Callable[[], bool]) -> None:
+        """Return when enough of it is here; one that runs here has all that there is."""
+        await trio.lowlevel.checkpoint()
 
     def continued(self, tokens: int) -> None:
         """The upstream is prompted again with everything so far: `tokens` of it generated."""

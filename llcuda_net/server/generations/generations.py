@@ -84,7 +84,10 @@ class Generations:
             raise ShuttingDown("the server is shutting down; attach again later", retry=True)
         self._budget.check_streams(self._standing.streams)
         found = await self._finder.find(request.id, view_of(user), only_here=only_here)
-        check_position(found, request.first, request.epoch)
+        first, epoch = request.first, request.epoch
+        if first and epoch is not None:
+            await found.reach(lambda: found.has(first, epoch))
+        check_position(found, first, epoch)
         if request.peer is not None and "on_disconnect" in request.peer:
             found.on_disconnect = request.peer["on_disconnect"]
         return found

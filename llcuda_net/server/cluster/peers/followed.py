@@ -8,6 +8,7 @@ reads it, nothing feeds it; whoever holds it may join it again, and it goes on f
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +24,9 @@ from llcuda_net.generation.state import NOT_QUEUED, Failover, Place, Reader, Sta
 from llcuda_net.server.tcp.peers.facts import Begun, Over, Run
 from llcuda_net.storage.records import Result, Switch, packed
 from llcuda_protocol import Accepted, Channel, Durable, Generate, Queue, TokenLogprob, Tokens
+
+#: Seconds for which a reader waits that has more of one than has come.
+_PATIENCE = 20.0
 
 
 class Feeder(Protocol):
@@ -51,6 +55,7 @@ class Link:
         stopping: whether it is to be cancelled there.
         sought: how many wait until it is accepted, or over, or look at it.
         failures: how many of the failovers that the other server has had were told.
+        moved: set when more of it is here.
     """
 
     feeder: Feeder
@@ -65,6 +70,7 @@ class Link:
     stopping: bool = False
     sought: int = 0
     failures: int = 0
+    moved: trio.Event = field(default_factory=trio.Event)
 
 
 class Followed(Generation):
@@ -191,9 +197,23 @@ class Followed(Generation):
         finally:
             self.watch(False)
 
+    async def reach(self, enough: Callable[[], bool]) -> None:
+        """Return when enough of it has come, or it is over; or nothing comes for too long."""
+        self.watch(True)
+        try:
+            with trio.move_on_after(_PATIENCE) as patience:
+                while not (self.ended or enough()):
+                    if self.link.moved.is_set():  # several may wait for it
+                        self.link.moved = trio.Event()
+                    await self.link.moved.wait()
+                    patience.deadline = trio.current_time() + _PATIENCE
+        finally:
+            self.watch(False)
+
     def notify(self) -> None:
         """See Generation. No publisher comes by, as for those that run here."""
         super().notify()
+        self.link.moved.set()
         self.link.feeder.flush()
 
     def _wake(self) -> None:
@@ -231,6 +251,7 @@ class Followed(Generation):
         """What has changed."""
         before, now = self.epoch, trio.current_time()
         run.tell(self)
+        self.link.moved.set()
         if self.accepted:
             why = "another server goes on with it"
             self.failovers += [

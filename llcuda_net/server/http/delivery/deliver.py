@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -205,6 +206,7 @@ async def resumed(exchange: Exchange, last: str) -> tuple[list[Generation], list
     found, sent = [], []
     for id_, position in parse(last).items():
         generation = await find(exchange, id_)
+        await generation.reach(partial(generation.has, *position))
         sent.append(check(generation, position))
         found.append(generation)
     return found, sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from llcuda_net.config.users import Priority
 from llcuda_net.generation.generation import Generation
@@ -101,3 +102,37 @@ async def test_what_comes_must_follow_what_is_there() -> None:
     for first in (0, 2):
         with pytest.raises(ValueError, match="and there are 1"):
             followed.take(Tokens(1, first, ["b"], [2]))
+
+
+async def test_who_has_more_than_has_come_waits_for_it(autojump_clock: trio.abc.Clock) -> None:
+    async def reach(count: int, epoch: int) -> float:
+        """Until so much is here that it can be said what a reader has that has read so much."""
+        before = trio.current_time()
+        await followed.reach(lambda: followed.has(count, epoch))
+        return trio.current_time() - before
+
+    async def feed() -> None:
+        for at in range(4):
+            await trio.sleep(5)
+            followed.take(Tokens(1, at, ["a"], [1]))
+        await trio.sleep(5)
+        followed.run(Run(State.RUNNING, splices=[(4, 2)]))
+        followed.take(Tokens(1, 4, ["a"], [1]))
+
+    times: dict[tuple[int, int], float] = {}
+
+    async def note(count: int, epoch: int) -> None:
+        times[count, epoch] = await reach(count, epoch)
+
+    followed = Followed(Nobody(), "01", "ann")
+    followed.accept()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed)
+        asked = [(0, 0), (3, 0), (4, 0), (5, 0), (5, 2), (9, 0)]
+        for one in asked:
+            nursery.start_soon(note, *one)
+    # One that was ahead of what is left of its run knows that by then, one of no run never does.
+    assert times == dict(zip(asked, [0, 15, 20, 25, 25, 25], strict=True))
+    assert await reach(6, 2) == 20
+    followed.end(State.DONE, None)
+    assert await reach(6, 2) == 0
