@@ -31,7 +31,7 @@ from tools.cluster.allowed import MEANS, is_allowed
 from tools.cluster.batches import LINES, ClusterBatches
 from tools.cluster.broken import MODES
 from tools.cluster.campaign import Outcome, Plan
-from tools.cluster.clients import KINDS, ClusterJobs, ResponseJobs
+from tools.cluster.clients import KINDS, ClusterJobs
 from tools.cluster.database import Database
 from tools.cluster.faults import CLIENTS, DATABASE, Faults, Timing
 from tools.cluster.links import Gate, Link, Network, State
@@ -481,13 +481,3 @@ def test_too_little_and_too_many_errors_are_violations() -> None:
     assert found.violations == []
     found.ledger.counts.update({"errors": 30})
     assert found.violations == ["30 readings ended with an error"]
-
-
-def test_varied_answers_at_the_level_disk_are_not_read_by_a_number_alone() -> None:
-    jobs = ResponseJobs(ClusterJobs(random.Random(1), (None, "disk"), 60))
-    drawn = [jobs.draw(chat=True) for _ in range(300)]
-    assert {(job.varied, job.ask["level"]) for job in drawn} == {
-        (False, None),
-        (False, "disk"),
-        (True, None),
-    }

@@ -76,24 +76,6 @@ class ClusterJobs:
         )
 
 
-class ResponseJobs:
-    """Jobs for readers by `starting_after`, which tells no epoch.
-
-    One at the level disk that was ahead of the database when its server was lost may get another
-    continuation: a known limit (docs/cluster.md, Failures), which shows where answers vary.
-    """
-
-    def __init__(self, jobs: Jobs) -> None:
-        self._jobs = jobs
-
-    def draw(self, *, chat: bool = False) -> Job:
-        """See Jobs."""
-        job = self._jobs.draw(chat=chat)
-        if not job.varied or job.ask["level"] != "disk":
-            return job
-        return replace(job, ask={**job.ask, "level": None})
-
-
 @dataclass
 class _Answer:
     """One answer, over as many servers as it takes.
@@ -127,7 +109,7 @@ class ClusterClients(Clients):
         how = (ledger, rng, PATIENCE, lambda: self.enough)
         over_http = (options.address, jobs, *how)
         self._http = ClusterHttp(*over_http)
-        self._responses = ClusterResponses(options.address, ResponseJobs(jobs), *how)
+        self._responses = ClusterResponses(*over_http)
         self.batches = ClusterBatches(*over_http)
         self.batches.begin()
         for one in (self._http, self._responses, self.batches):

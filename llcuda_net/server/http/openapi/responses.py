@@ -95,7 +95,8 @@ class CountedResponse(ResponseBody, kw_only=True):
 
 _EVENTS = {
     EVENTS: "server-sent events (HTML standard); data is an object in JSON with its `type`, and "
-    "with its `sequence_number`, which counts from 0 without gaps"
+    "with its `sequence_number`, which counts from 0, and leaves out more than a million where a "
+    "server goes on with it after a restart, or another server does"
 }
 _FLAG = {"type": "string", "enum": ["true", "false", "1", "0"]}
 #: By method and pattern.

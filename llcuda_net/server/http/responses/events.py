@@ -1,4 +1,4 @@
-"""The events of a streamed response: numbered from 0, without gaps, the same for every reader.
+"""The events of a streamed response: numbered from 0, the same for every reader.
 
 Each is a pure function of the log and the position in it; outline.py says which number it has. A
 group of them goes with each piece: what closes the item before it and opens its own, where it is
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from llcuda_net.errors import LeaseLost
+from llcuda_net.errors import Ahead, InvalidRequest, LeaseLost
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import State
 from llcuda_net.server.http.errors import HttpError
@@ -30,7 +30,7 @@ from llcuda_net.server.http.responses.answers import (
     output_of,
     part_of,
 )
-from llcuda_net.server.http.responses.outline import Outline, Stretch
+from llcuda_net.server.http.responses.outline import GAP, Outline, Run, Stretch, runs
 from llcuda_net.storage.channels import REASONING, TEXT, TOOL_CALL
 
 _NEVER = sys.maxsize
@@ -58,6 +58,7 @@ class ResponseEvents:
         self._after = -1 if after is None else after
         self._outline = outline_of(generation, shape)
         self._switches = len(generation.switches)
+        self._splices = len(generation.splices)
         #: How many alternatives of the tokens at `_next` are written; None: none.
         self._most: int | None = None
         #: What stands before the id, the number, and the text of the delta at `_next`, and behind
@@ -83,6 +84,7 @@ class ResponseEvents:
             position != self._next
             or position >= self._turn
             or len(generation.switches) != self._switches
+            or len(generation.splices) != self._splices
         ):
             return self._group(position, id_)
         self._next = position + 1
@@ -125,7 +127,7 @@ class ResponseEvents:
             events += self._opening(stretch)
         events += self._closing(stretch, count, last_status(generation))
         events.append(self._end(final_status(generation)))
-        return self._written(number, events, id_)
+        return self._written(number + self._run(count)[0], events, id_)
 
     def failed(self, error: HttpError, id_: bytes) -> bytes:
         """The response as far as it has come; nothing closes the item that it was in.
@@ -141,6 +143,7 @@ class ResponseEvents:
         number = outline.stretches[-1].base + generation.count
         if not generation.count:
             number = 2
+        number += self._run(generation.count)[0]
         return self._written(number, [self._end(final_status(generation))], id_)
 
     # -- a group of events --------------------------------------------------------------------
@@ -151,9 +154,11 @@ class ResponseEvents:
         place = outline.find(position)
         stretch = outline.stretches[place]
         later = outline.stretches[place + 1 : place + 2]
-        self._turn = later[0].first if later else _NEVER
-        number = stretch.base + position
+        added, until = self._run(position)
+        self._turn = min(later[0].first, until) if later else until
         self._around(stretch)
+        self._base += added
+        number = self._base + position
         self._next = position
         begins = stretch.first == position
         events: list[_Event] = []
@@ -224,6 +229,17 @@ class ResponseEvents:
         output = output_of(generation, shape, self._outline, generation.count)
         return f"response.{status}", {"response": members(generation, shape, status, output)}
 
+    def _run(self, position: int) -> tuple[int, int]:
+        """What is added to the numbers of a piece's events, and up to which piece it stays."""
+        splices = self._generation.splices
+        self._splices = len(splices)
+        added = 0
+        for run in runs(splices):
+            if run.first > position:
+                return added, run.first
+            added = run.added
+        return added, _NEVER
+
     def _grown(self) -> Outline:
         """The outline of the log as it is now."""
         switches = self._generation.switches
@@ -272,3 +288,84 @@ def events_in_all(generation: Generation, shape: Shape) -> int:
         opened = events_before(shape) + stretch.opening + stretch.closing
         return opened + 1 if done else 3
     return stretch.base + count + (stretch.closing if done else 0) + 1
+
+
+class Reached:
+    """What a reader has, by the number of the last event that it has.
+
+    Args:
+        generation: its log must be in memory.
+        shape: of the answer.
+        after: the number.
+    """
+
+    def __init__(self, generation: Generation, shape: Shape, after: int) -> None:
+        self._generation = generation
+        self._shape = shape
+        self._after = after
+
+    def __repr__(self) -> str:
+        return f"<Reached {self._after} of {self._generation.id}>"
+
+    def known(self) -> bool:
+        """Whether all that is needed for `position` is here; see Generation.reach."""
+        _, later, place = self._run()
+        count = self._generation.count
+        if later is not None and count >= later.first:
+            return True
+        return place < GAP and place <= _last_of(self._outline(), count - 1)
+
+    def position(self) -> int:
+        """From which piece on it needs events.
+
+        Raises:
+            Ahead: it has what was lost.
+            InvalidRequest: the response is over, and has no event of this number.
+        """
+        generation, outline = self._generation, self._outline()
+        run, later, place = self._run()
+        count, last = generation.count, self._last(outline)
+        if later is not None and place > _last_of(outline, later.first - 1):
+            raise self._ahead(later.first)
+        is_of_run = _last_of(outline, run.first - 1) < place <= last
+        if not is_of_run and (run.added or place >= GAP):
+            raise self._ahead(run.first)
+        if generation.ended and place > last:
+            raise InvalidRequest(
+                f"starting_after is {self._after}, and the last event of the response {last}"
+            )
+        return min(outline.behind(place), count if generation.ended else generation.visible)
+
+    def _run(self) -> tuple[Run, Run | None, int]:
+        """The run of the event, the one after that, and its place among all events."""
+        of, later = Run(0, 0), None
+        for one in runs(self._generation.splices):
+            if one.added > self._after:
+                later = one
+                break
+            of = one
+        return of, later, self._after - of.added
+
+    def _outline(self) -> Outline:
+        return outline_of(self._generation, self._shape)
+
+    def _last(self, outline: Outline) -> int:
+        """The place of the last event that there is."""
+        generation = self._generation
+        if generation.ended:
+            return events_in_all(generation, self._shape) - 1
+        return _last_of(outline, generation.count - 1)
+
+    def _ahead(self, same: int) -> Ahead:
+        pieces = f"{same} piece{'' if same == 1 else 's'}"
+        return Ahead(
+            f"event {self._after} of the response was read before, and only the events of the "
+            f"first {pieces} are as they were: what came after them was lost with the server that "
+            "made it",
+            durable=same,
+        )
+
+
+def _last_of(outline: Outline, position: int) -> int:
+    """The place among all events of the delta of a piece; of none: that of the events before."""
+    return 1 if position < 0 else outline.stretches[outline.find(position)].base + position

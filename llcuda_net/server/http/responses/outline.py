@@ -10,6 +10,12 @@ these changes, so every reader finds the same ones, at any time:
     a delta per piece ...
     events that close the last item, and the end
 
+Where another run of the server goes on with the response (see Generation.epoch), more than a
+million numbers are left out: so one that was read of a run that is lost is never taken for one of
+the run that came after it. How many are left out depends on the epoch, since there may have been
+another run from the same position, which is lost, too. The events of a piece, which are those
+behind the events of the piece before it up to its own delta, are of one run.
+
 A log may come back to a tool call that it had left: then nothing opens it again, and it is closed
 once more, with all of its arguments.
 """
@@ -17,7 +23,7 @@ once more, with all of its arguments.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -27,7 +33,35 @@ from llcuda_net.storage.channels import BEGINNING, REASONING, TEXT, TOOL_CALL, S
 OPENING = {TEXT: 2, REASONING: 2, TOOL_CALL: 1}
 CLOSING = {TEXT: 3, REASONING: 3, TOOL_CALL: 2}
 
+#: The fewest numbers that are left out where another run begins; a run has fewer events.
+GAP = 1 << 20
+#: How many more there are at most. Numbers stay below 2 ** 31 for two hundred runs or so: some
+#: clients have no more bits for them.
+_MORE = 1 << 24
+
 _first = attrgetter("first")
+
+
+class Run(NamedTuple):
+    """What one run of the server has made of a response.
+
+    Attributes:
+        first: the position of its first piece.
+        added: what is added to the places of its events among all events: their numbers.
+    """
+
+    first: int
+    added: int
+
+
+def runs(splices: Iterable[tuple[int, int]]) -> list[Run]:
+    """All runs of a generation, by where others went on with it; see Generation.splices."""
+    found, last = [Run(0, 0)], 0
+    for position, epoch in splices:
+        if epoch != last:
+            found.append(Run(position, found[-1].added + GAP + epoch % _MORE))
+            last = epoch
+    return found
 
 
 class Stretch(NamedTuple):
@@ -37,7 +71,7 @@ class Stretch(NamedTuple):
         first: the position of the first one.
         channel: of them all.
         item: the number of the item in the output.
-        base: the delta of the piece at position p is the event with the number base + p.
+        base: the delta of the piece at position p has the place base + p among all events.
         opening: how many events open the item; 0: it was open before.
     """
 

@@ -22,10 +22,10 @@ from llcuda_net.server.http.openai.bodies import MAX_TOP_LOGPROBS
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.request import PAGING, PageQuery, page
 from llcuda_net.server.http.responses import conversation, earlier
-from llcuda_net.server.http.responses.answers import RESPONSE, encode, outline_of
+from llcuda_net.server.http.responses.answers import RESPONSE, encode
 from llcuda_net.server.http.responses.body import LOGPROBS, Asked, conversation_of, read
 from llcuda_net.server.http.responses.create import create, prepared
-from llcuda_net.server.http.responses.events import events_in_all
+from llcuda_net.server.http.responses.events import Reached
 from llcuda_net.server.http.responses.fields import COUNT_RULES
 from llcuda_net.server.http.responses.response_format import form_of
 from llcuda_net.server.http.responses.transcript import shown
@@ -177,27 +177,12 @@ async def _events(
             raise InvalidRequest(f"Last-Event-ID does not name the response {generation.id}")
     elif after is not None:
         await earlier.here(exchange, generation)
-        sent = [_position(generation, after)]
+        reached = Reached(generation, form, after)
+        await generation.reach(reached.known)
+        await earlier.here(exchange, generation)
+        sent = [reached.position()]
     stream = EventStream(exchange, [generation], form, sent=sent, after=after, headers=headers)
     await stream.run()
-
-
-def _position(generation: Generation, after: int) -> int:
-    """From which piece on a reader needs events, that has all up to this number.
-
-    Raises:
-        RequestError: a response that is over has no event of this number.
-    """
-    form = form_of(generation)
-    position = outline_of(generation, form).behind(after)
-    if not generation.ended:
-        return min(position, generation.visible)
-    last = events_in_all(generation, form) - 1
-    if after > last:
-        raise InvalidRequest(
-            f"starting_after is {after}, and the last event of the response {last}"
-        )
-    return min(position, generation.count)
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:
@@ -212,6 +197,6 @@ def _starting_after(query: Mapping[str, str]) -> int | None:
     text = query.get("starting_after")
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 12):
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
         raise InvalidRequest(f"starting_after is a number from 0 on, not {text[:60]!r}")
     return int(text)

@@ -1,4 +1,4 @@
-"""The events of a response: numbered without gaps, and the same from wherever they are read."""
+"""The events of a response: numbered, and the same from wherever they are read."""
 
 from __future__ import annotations
 
