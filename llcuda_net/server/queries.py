@@ -14,7 +14,7 @@ from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.upstreams import EMBEDDINGS, RERANK
 from llcuda_net.config.users import Priority, User, view_of
-from llcuda_net.errors import InvalidRequest, StorageError, Unsupported
+from llcuda_net.errors import InvalidRequest, RequestError, StorageError, Unsupported
 from llcuda_net.generation import listing
 from llcuda_net.generation.listing import Selection
 from llcuda_net.generation.memory import sizes
@@ -29,7 +29,7 @@ from llcuda_net.storage.results.interface import Hit, Query
 from llcuda_net.storage.words import parse
 from llcuda_net.telemetry.observers import Watches
 from llcuda_net.telemetry.readiness import Startup
-from llcuda_net.upstream.interface import Relevance, Requirement, Upstream
+from llcuda_net.upstream.interface import Relevance, Requirement, Upstream, is_for_another
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.prompts.prefix_cache import tokens_in
 
@@ -132,15 +132,28 @@ class QueryService:
             with self._budget.holding(user.name, 2 * sizes.of(texts)):
                 class_ = priority_of(priority, user)
                 with trio.move_on_after(timeout):
-                    if not only_here and self._embed_elsewhere is not None:
-                        plain = [one for one in texts if isinstance(one, str)]
-                        if len(plain) == len(texts):  # token ids go to upstreams of this server
-                            found = await self._embed_elsewhere(plain, user, model)
-                            if found is not None:
-                                return found
-                    enter, again = self._ways_in(user, model, EMBEDDINGS, class_)
-                    return await embeddings.embed(texts, enter, again)
+                    elsewhere = None if only_here else self._embed_elsewhere
+                    plain = [one for one in texts if isinstance(one, str)]
+                    if elsewhere is None or len(plain) < len(texts):  # token ids stay here
+                        return await self._embed(texts, user, model, class_)
+                    if (found := await elsewhere(plain, user, model)) is not None:
+                        return found
+                    try:
+                        return await self._embed(texts, user, model, class_)
+                    except RequestError as error:
+                        if not is_for_another(error):
+                            raise
+                        if (found := await elsewhere(plain, user, model)) is None:
+                            raise
+                        return found
                 raise too_late(timeout)
+
+    async def _embed(
+        self, texts: Sequence[str | list[int]], user: User, model: str | None, priority: Priority
+    ) -> list[bytes]:
+        """By an upstream of this server."""
+        enter, again = self._ways_in(user, model, EMBEDDINGS, priority)
+        return await embeddings.embed(texts, enter, again)
 
     async def rerank(
         self,

@@ -326,13 +326,14 @@ class Cluster:
     async def embed(
         self, texts: Sequence[str], user: User, model: str | None
     ) -> list[bytes] | None:
-        """A vector a text, by the server that embeds texts with a model; None: that is this one.
+        """A vector a text, by a server that embeds texts with a model; None: that is this one.
 
         Raises:
             RequestError: as `Peers.embed`.
         """
-        server = self._owners.routing.embedder(model)
-        return None if server is None else await self.peers.embed(texts, user, server, model)
+        return await self.peers.embed(
+            texts, user, model, partial(self._owners.routing.embedder, model)
+        )
 
     @property
     def models(self) -> Mapping[str, ModelLoad]:

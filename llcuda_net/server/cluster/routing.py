@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import trio
@@ -67,11 +67,12 @@ class Routing:
         """Nothing is known of the others any more."""
         self._others = []
 
-    def embedder(self, model: str | None) -> int | None:
+    def embedder(self, model: str | None, asked: Collection[int] = ()) -> int | None:
         """The server that embeds texts with a model; None: this one, or none does.
 
         Args:
             model: by name; None: the default one.
+            asked: servers that do not, whatever they have said.
         """
         here = self._pool.of("", EMBEDDINGS)
         names = [model] if model is not None else [one.model for one in here[:1]]
@@ -79,7 +80,7 @@ class Routing:
             one.up and (not names or names[0] in (one.model, *one.spec.aliases)) for one in here
         ):
             return None
-        others = [one for one in self._others if one.load.embeds]
+        others = [one for one in self._others if one.load.embeds and one.server not in asked]
         named = [one for one in others if not names or names[0] in one.load.embeds]
         return next((one.server for one in named), None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,8 +10,9 @@ import llcuda_protocol as wire
 from llcuda_net.client.channel import Channel
 from llcuda_net.client.connection import ServerConnection
 from llcuda_net.client.requests import Request
-from llcuda_net.errors import ConnectError, UnknownGeneration
+from llcuda_net.errors import ConnectError, RequestError, UnknownGeneration, UpstreamUnavailable
 from llcuda_net.generation.state import State
+from llcuda_net.upstream.interface import is_for_another
 from llcuda_protocol.kinds import MAX_LISTED
 
 #: Of generations; one of a later version may know more.
@@ -72,14 +73,48 @@ async def list_at(connection: ServerConnection) -> list[dict[str, Any]]:
     return found
 
 
+async def embed_at_any(
+    texts: Sequence[str],
+    model: str | None,
+    choose: Callable[[Collection[int]], int | None],
+    connect: Callable[[int], Awaitable[ServerConnection | None]],
+) -> list[bytes] | None:
+    """A vector a text, float32, little-endian; None: no other server is to make them.
+
+    Where one is lost, or refuses what another one may do, the next one is asked; each once.
+
+    Args:
+        choose: the number of a server that embeds with the model, none of these; None: all of them
+            are among these.
+        connect: a connection to a server; None: it is gone.
+
+    Raises:
+        RequestError: none of them does it.
+    """
+    failure: RequestError | None = None
+    asked: set[int] = set()
+    while (server := choose(asked)) is not None:
+        asked.add(server)
+        try:
+            connection = await connect(server)
+            if connection is not None:
+                return await embed_at(connection, texts, model)
+        except ConnectError as error:
+            why = f"the server that embeds texts cannot be reached: {error}"
+            failure = UpstreamUnavailable(why, retry=True)
+        except RequestError as error:
+            if not (error.retry or is_for_another(error)):
+                raise
+            failure = error
+    if failure is not None:
+        raise failure
+    return None
+
+
 async def embed_at(
     connection: ServerConnection, texts: Sequence[str], model: str | None
 ) -> list[bytes]:
-    """A vector a text, float32, little-endian, as another server makes them.
-
-    Raises:
-        ConnectError, RequestError: it does not.
-    """
+    """See embed_at_any. Raises ConnectError, RequestError."""
     channel = Channel(Request(partial(wire.Embed, input=[*texts], model=model)), NOT_AGAIN)
     await connection.open(channel)
     found: list[bytes] = []

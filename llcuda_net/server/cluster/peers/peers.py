@@ -31,7 +31,7 @@ from llcuda_net.errors import (
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.listing import from_elsewhere
 from llcuda_net.generation.state import State
-from llcuda_net.server.cluster.peers.asking import delete_at, embed_at, has, list_at
+from llcuda_net.server.cluster.peers.asking import delete_at, embed_at_any, has, list_at
 from llcuda_net.server.cluster.peers.connections import Connections, Place
 from llcuda_net.server.cluster.peers.followed import Followed
 from llcuda_net.server.cluster.peers.following import Awaited, feed
@@ -268,22 +268,26 @@ class Peers:
     # -- what others are to run ---------------------------------------------------------------
 
     async def embed(
-        self, texts: Sequence[str], user: User, server: int, model: str | None
+        self,
+        texts: Sequence[str],
+        user: User,
+        model: str | None,
+        choose: Callable[[Collection[int]], int | None],
     ) -> list[bytes] | None:
-        """A vector a text, float32, little-endian; None: that server is gone.
+        """A vector a text, float32, little-endian; None: no other server is to make them.
+
+        Args:
+            choose: see embed_at_any.
 
         Raises:
-            RequestError: the other server refuses, or cannot be reached.
+            RequestError: likewise.
         """
-        place = self._living(server)
-        if place is None:
-            return None
-        try:
-            return await embed_at(await self.connect(place, user.name), texts, model)
-        except ConnectError as error:
-            raise UpstreamUnavailable(
-                f"the server that embeds texts cannot be reached: {error}", retry=True
-            ) from None
+
+        async def connect(server: int) -> ServerConnection | None:
+            place = self._living(server)
+            return None if place is None else await self.connect(place, user.name)
+
+        return await embed_at_any(texts, model, choose, connect)
 
     def submit(
         self, request: Generate, user: User, server: int, api: dict[str, Any] | None = None

@@ -220,6 +220,7 @@ async def test_texts_are_embedded_by_who_has_an_upstream_for_that(
             backend.own(False)
         assert one.owners.routing.embedder("m") == other.place.number
         assert one.owners.routing.embedder(None) == other.place.number
+        assert one.owners.routing.embedder("m", {other.place.number}) is None
         assert one.owners.routing.embedder("no such") is None
         one.owners.stopped()
         assert one.owners.routing.embedder("m") is None

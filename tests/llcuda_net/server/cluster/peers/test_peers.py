@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,8 @@ import trio.testing
 import llcuda_protocol as wire
 from llcuda_net.client.connection import ServerConnection
 from llcuda_net.cluster.leases import Member
-from llcuda_net.errors import ConnectError, LeaseLost, StorageUnavailable
+from llcuda_net.config.users import User
+from llcuda_net.errors import ConnectError, LeaseLost, RequestError, StorageUnavailable
 from llcuda_net.generation.state import State
 from llcuda_net.server.cluster.peers import peers as peers_module
 from llcuda_net.server.cluster.peers.connections import Place
@@ -131,3 +132,60 @@ async def test_a_bug_in_following_one_ends_that_one(
             await followed.wait()
         assert followed.state is State.INTERRUPTED
     assert [one["event"] for one in lines] == ["following_failed"]
+
+
+def refuses(code: str, *, retry: bool = False) -> Callable[[Peer], Awaitable[None]]:
+    async def script(peer: Peer) -> None:
+        asked = await peer.expect(wire.Embed)
+        await peer.send(wire.Error(asked.stream, code, "not here", retry=retry))
+        await trio.sleep_forever()
+
+    return script
+
+
+async def is_lost(peer: Peer) -> None:
+    await peer.expect(wire.Embed)
+    await peer.stream.aclose()
+
+
+async def embeds(peer: Peer) -> None:
+    asked = await peer.expect(wire.Embed)
+    await peer.send(wire.Vectors(asked.stream, 0, [b"1234"]), wire.Done(asked.stream, "stop"))
+    await trio.sleep_forever()
+
+
+async def embedded(*scripts: Callable[[Peer], Awaitable[None]] | None) -> object:
+    """The vectors, or the code of the error."""
+
+    def choose(asked: Collection[int]) -> int | None:
+        return next((one for one in (2, 3) if one not in asked), None)
+
+    peers = ScriptedPeers(*scripts)
+    async with peers.serving():
+        try:
+            return await peers.embed(["a"], User(name="ann"), "m", choose)
+        except RequestError as error:
+            return error.code
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        None,
+        is_lost,
+        refuses("upstream_unavailable"),
+        refuses("shutting_down", retry=True),
+        refuses("lease_lost", retry=True),
+    ],
+)
+async def test_texts_that_a_server_does_not_embed_the_next_one_does(
+    first: Callable[[Peer], Awaitable[None]] | None, autojump_clock: object
+) -> None:
+    assert await embedded(first, embeds) == [b"1234"]
+    assert await embedded(embeds, first) == [b"1234"]
+    assert isinstance(await embedded(first, first), str)  # not for ever
+
+
+async def test_texts_that_no_server_would_embed_are_sent_to_one(autojump_clock: object) -> None:
+    assert await embedded(refuses("invalid_request"), embeds) == "invalid_request"
