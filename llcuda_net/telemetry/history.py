@@ -172,7 +172,7 @@ class History(Observer):
                 self._scheduler.running,
                 self._scheduler.queued,
                 sum(one.busy for one in present),
-                sum(one.slots for one in present),
+                sum(one.slots_here for one in backends),
                 self._second,
             )
         )

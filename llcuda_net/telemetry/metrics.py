@@ -75,7 +75,7 @@ _NAMED = ("upstream",)
 #: Of each backend of the pool, by the end of the metric's name.
 _GAUGES: tuple[tuple[str, str, Callable[[Backend], float]], ...] = (
     ("up", "Whether it answers, and takes work.", lambda backend: backend.state == "up"),
-    ("slots", "Requests at once.", lambda backend: backend.slots),
+    ("slots", "Requests at once, from this server.", lambda backend: backend.slots_here),
     ("busy", "Slots that our requests hold.", lambda backend: backend.busy),
     ("foreign", "Slots that somebody else uses.", lambda backend: backend.foreign),
     ("releasing", "Slots not yet seen to be free again.", lambda backend: backend.releasing),

@@ -72,8 +72,8 @@ class Backend(Protocol):
         """The name of its model; empty while that is not known."""
 
     @property
-    def slots(self) -> int:
-        """All of them; 0 while that is not known."""
+    def slots_here(self) -> int:
+        """All that this server may use; 0 while that is not known."""
 
     @property
     def busy(self) -> int:

@@ -211,7 +211,7 @@ def _upstream(backend: Backend, user: User) -> dict[str, Any]:
         "ready": backend.state == "up" and backend.table.known,
         "reason": backend.reason,
         "model": backend.model if backend.table.known else None,
-        "slots": None if backend.absent else backend.slots or None,
+        "slots": backend.slots_here or None,
         "busy": backend.busy,
         "foreign": backend.foreign,
         "releasing": backend.releasing,
@@ -228,7 +228,7 @@ def _upstream(backend: Backend, user: User) -> dict[str, Any]:
                 "state": str(slot.use),
                 "user": slot.holder if user.admin or slot.holder == user.name else "",
             }
-            for slot in (() if backend.absent else backend.table)
+            for slot in (backend.table if backend.slots_here else ())
         ],
     }
 

@@ -265,6 +265,11 @@ class Backend:
         return len(self.table) if self.table.known else 0
 
     @property
+    def slots_here(self) -> int:
+        """Those that this server may use, or uses: none of one that is absent, or another's."""
+        return self.slots if not self.absent and (self.owned or self.in_use) else 0
+
+    @property
     def foreign(self) -> int:
         """Slots that work for somebody else."""
         return self.table.count(Use.FOREIGN)

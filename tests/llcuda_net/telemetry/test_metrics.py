@@ -42,8 +42,10 @@ def generation(owner: str = "", tokens: int = 0, upstream: str = "fake://") -> G
 
 async def test_what_each_member_does(autojump_clock: trio.abc.Clock) -> None:
     backends = [
-        FakeBackend("a", slots=8, busy=5, foreign=2, releasing=1, model="big"),
-        FakeBackend("b", state="down", slots=0, restarts=3, failures=4, failovers=2, roles={"x"}),
+        FakeBackend("a", slots_here=8, busy=5, foreign=2, releasing=1, model="big"),
+        FakeBackend(
+            "b", state="down", slots_here=0, restarts=3, failures=4, failovers=2, roles={"x"}
+        ),
     ]
     async with monitored(FakeUpstream()) as (monitor, server, _):
         server.standing.pool = FakePool(backends)
@@ -71,7 +73,7 @@ async def test_what_each_member_does(autojump_clock: trio.abc.Clock) -> None:
 
 async def test_two_of_one_name_are_one_series(autojump_clock: trio.abc.Clock) -> None:
     async with monitored(FakeUpstream()) as (monitor, server, _):
-        server.standing.pool = FakePool([FakeBackend("a", slots=1), FakeBackend("a", slots=2)])
+        server.standing.pool = FakePool([FakeBackend("a", slots_here=n) for n in (1, 2)])
         answer = await monitor.respond("/metrics", "")
         assert answer is not None
         assert answer.body.count(b"llcuda_upstream_slots{") == 1

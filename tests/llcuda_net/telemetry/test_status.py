@@ -7,7 +7,9 @@ from typing import Any
 import trio
 
 from llcuda_net.config.token_file import Users
+from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.telemetry.status import Rate
+from llcuda_net.upstream.backend import Backend
 from llcuda_protocol import Accepted, Report, Status
 from tests.support.server.failing_upstreams import begin, pair, read
 from tests.support.server.memory_server import MemoryListener, ask, ready, serving, status
@@ -162,3 +164,19 @@ async def test_what_takes_memory(autojump_clock: object) -> None:
         assert memory["limit"] == 256 << 20
         assert 0 < memory["running"] < memory["running_limit"] < memory["limit"]
         assert (memory["refused"], memory["ended"]) == (0, 0)
+
+
+async def test_slots_of_what_another_server_asks_are_not_counted(autojump_clock: object) -> None:
+    found = [
+        Backend(UpstreamSpec(f"http://{name}:1", name, model="m"), Talker(slots=slots))
+        for name, slots in (("a", 2), ("b", 3))
+    ]
+    async with serving(found, watched=True) as (server, listener):
+        await trio.sleep(2)
+        server.pool.own([found[0].spec.place])
+        await trio.sleep(2)
+        told = (await status(listener))["upstreams"]
+        assert [(one["state"], one["slots"]) for one in told] == [("up", 2), ("elsewhere", None)]
+        assert [len(one["slots_detail"]) for one in told] == [2, 0]
+        server._history.sample()
+        assert server._history.samples()[-1]["slots"] == 2

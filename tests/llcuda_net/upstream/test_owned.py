@@ -44,10 +44,13 @@ async def test_only_what_is_owned_gets_work(autojump_clock: object) -> None:
         pool.own([B])
         assert first is not None
         assert first.backend.in_use  # what runs there goes on
+        assert [one.slots_here for one in backends] == [1, 1]
         await trio.sleep(1)
         second = place(pool, requirement)
         assert name_of(second) == "b"
         first.release()
+        await trio.sleep(1)
+        assert [one.slots_here for one in backends] == [0, 1]
         assert place(pool, requirement) is None
         pool.own([])
         await trio.sleep(3)

@@ -24,7 +24,7 @@ class FakeBackend:
     state: str = "up"
     reason: str = ""
     model: str = "fake"
-    slots: int = 4
+    slots_here: int = 4
     busy: int = 0
     foreign: int = 0
     releasing: int = 0
