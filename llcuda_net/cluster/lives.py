@@ -41,6 +41,10 @@ class Lives:
         self._write({**known, store: [*former, number]})
         return former
 
+    def known(self, store: str) -> list[int]:
+        """Those that are noted, oldest first. Raises StorageError."""
+        return self._read().get(store, [])
+
     def settled(self, number: int) -> None:
         """All lives but this one are over, and nothing is left of them.
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 #: libpq's settings of the connection that renews: an answer that is later than this is no use.
 _HASTE = {"connect_timeout": 2, "tcp_user_timeout": 3000}
+#: Seconds between two looks at whether who has a name renews its lease.
+_GLANCE = 0.2
 #: The longest wait between two looks at whether the thread is to end.
 _LONGEST = 1.0
 
@@ -119,6 +122,39 @@ class Membership:
             self.wake()
 
     # -- its lives ----------------------------------------------------------------------------
+
+    def check_name(self) -> None:
+        """Return if no other server that lives has this one's name. Blocks: for a thread.
+
+        One that was killed is waited for, until its lease is over; one that renews it lives. A
+        former life of this directory is over.
+
+        Raises:
+            StorageError: one has it, or the database cannot be used.
+        """
+        what = "the servers' names cannot be read"
+        with self._using:
+            migrate(self._session)
+            former = self._lives.known(self._session.ask(what, leases.identity))
+            before: dict[int, float] = {}
+            while True:
+                members = self._session.ask(what, leases.members)
+                others = {one.number: one for one in members if one.number not in former}
+                left = {
+                    number: one.seconds
+                    for number, one in others.items()
+                    if one.name == self.name and one.seconds > 0
+                }
+                for number, seconds in left.items():
+                    if seconds > before.get(number, seconds):
+                        raise StorageError(
+                            f"a server named {self.name} runs already, at "
+                            f"{others[number].address}: give this one another --name"
+                        )
+                if not left:
+                    return
+                before = left
+                time.sleep(_GLANCE)
 
     def join(self) -> int:
         """Begin a life: its number. Blocks: for a thread.

@@ -246,7 +246,7 @@ class _Serving:
         assert self._folder is not None
         bound = address_of(listeners[0])
         try:
-            cluster = open_cluster(self._settings, bound, self._folder, self._mirror)
+            cluster = await open_cluster(self._settings, bound, self._folder, self._mirror)
             await cluster.join()
         except StorageError as error:
             self._failure = error

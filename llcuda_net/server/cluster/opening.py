@@ -9,6 +9,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import trio
+
 from llcuda_net.config.settings import Settings
 from llcuda_net.storage.postgres.opening import needs_psycopg
 from llcuda_net.util.address import Address, parse_address
@@ -33,8 +35,10 @@ def open_mirror(url: str) -> Mirror:
     return Mirror(url)
 
 
-def open_cluster(settings: Settings, bound: str, folder: Path, mirror: Mirror) -> Cluster:
+async def open_cluster(settings: Settings, bound: str, folder: Path, mirror: Mirror) -> Cluster:
     """The servers on the database that the settings name, this one not among them yet.
+
+    Where the settings name this server, too, no other one that lives may have that name.
 
     Args:
         bound: HOST:PORT where this server listens.
@@ -42,7 +46,7 @@ def open_cluster(settings: Settings, bound: str, folder: Path, mirror: Mirror) -
         mirror: copies the journal there.
 
     Raises:
-        StorageError: psycopg is not installed, or the URL is none.
+        StorageError: psycopg is not installed, the URL is none, or its name is taken.
     """
     with needs_psycopg():
         from llcuda_net.cluster.greeting import certificate_hash
@@ -55,4 +59,8 @@ def open_cluster(settings: Settings, bound: str, folder: Path, mirror: Mirror) -
     certificate = b""
     if settings.tls_cert is not None:
         certificate = certificate_hash(read_text(settings.tls_cert, "certificate"))
-    return Cluster(settings.store, settings.name or host, address, folder, mirror, certificate)
+    name = settings.name or host
+    cluster = Cluster(settings.store, name, address, folder, mirror, certificate)
+    if settings.name is not None:
+        await trio.to_thread.run_sync(cluster.membership.check_name)
+    return cluster

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from llcuda_net.cluster import leases
 from llcuda_net.cluster.membership import Membership
 from llcuda_net.cluster.standing import RENEW, STOP, WEDGED, Standing
+from llcuda_net.errors import StorageError
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.replica.interface import Accept
 from tests.support.processes import PATIENCE, wait_until
@@ -211,3 +212,30 @@ def test_a_server_that_hangs_lets_its_lease_go(url: str, tmp_path: Path) -> None
         membership.alive()
         server.again()
         assert membership.standing() is Standing.MEMBER
+
+
+def test_a_name_is_one_servers_that_lives(url: str, tmp_path: Path) -> None:
+    def server(folder: str, name: str = "a") -> Membership:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        membership = Membership(url, name, f"{folder}:9000", tmp_path / folder, seconds=3.0)
+        closing.callback(membership.close)
+        return membership
+
+    with ExitStack() as closing:
+        first = server("first")
+        first.check_name()
+        first.join()
+        server("first").check_name()  # a restart on the same disk
+        server("second", "b").check_name()
+        second = server("second")
+        thread = threading.Thread(target=first.run)
+        thread.start()
+        try:
+            with pytest.raises(StorageError, match="named a runs already, at first:9000"):
+                second.check_name()
+        finally:
+            first.stop()
+            thread.join(PATIENCE)
+        # It was killed: its name is free when its lease is over.
+        second.check_name()
+        assert all(one.seconds <= 0 for one in second._session.ask("it", leases.members))
