@@ -228,7 +228,7 @@ class Stream:
     def received(self) -> int:
         """How many pieces have been read, counted from the generation's very first.
 
-        `client.attach(stream.id, first=stream.received)` reads on from here.
+        `client.attach(stream.id, stream.received, epoch=stream.epoch)` reads on from here.
         """
         return self._received
 

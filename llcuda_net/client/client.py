@@ -296,6 +296,7 @@ class Client(Calls):
         generation: str,
         first: int = 0,
         *,
+        epoch: int | None = None,
         tokens: bool = False,
         durable: bool = False,
         splices: bool = False,
@@ -310,6 +311,9 @@ class Client(Calls):
                 (`chatcmpl-…`, `resp_…`, `msg_…`) are taken, too, here and wherever an id is.
             first: sequence number of the first piece to read; one that does not exist yet is
                 waited for.
+            epoch: `Stream.epoch` of the stream that the pieces before `first` are from: where they
+                are not as they were, after a power cut, or the loss of a server of a cluster, it is
+                refused with `Ahead`, and not continued behind other pieces. None: nothing was read.
             tokens, durable, splices: as for `generate`.
 
         Raises:
@@ -322,6 +326,7 @@ class Client(Calls):
             generation_id(generation),
             WINDOW,
             first,
+            epoch,
             tokens=tokens,
             durable=durable,
             splices=splices and "splice" in self.features,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import trio
 
@@ -89,7 +90,7 @@ class Stream:
 
     @property
     def epoch(self) -> int:
-        """How often the generation was continued after the server had stopped."""
+        """Names the run of a server that makes the pieces; 0: the first. See `Client.attach`."""
         return self._accepted.epoch
 
     @property
@@ -109,7 +110,7 @@ class Stream:
     def received(self) -> int:
         """How many pieces have arrived, counted from the generation's very first.
 
-        `client.attach(stream.id, first=stream.received)` reads on from here.
+        `client.attach(stream.id, stream.received, epoch=stream.epoch)` reads on from here.
         """
         return self._answer.received
 
@@ -242,6 +243,8 @@ class Stream:
                 self._queued = Queued(frame.position, frame.wait, frame.reason)
                 self._events.append(self._queued)
             elif isinstance(frame, wire.Splice):
+                if frame.epoch is not None:
+                    self._accepted = replace(self._accepted, epoch=frame.epoch)
                 if self._channel.request.splices:  # else it tells of the epoch alone
                     self._answer.splice(Spliced(frame.position, frame.reason))
             elif isinstance(frame, wire.Channel):

@@ -82,6 +82,7 @@ class _Answer:
 
     Attributes:
         leave: pieces after which the reader leaves ("detach"), or asks for the end ("cancel").
+        epoch: in which it last read; None: it has read nothing.
     """
 
     job: Job
@@ -89,6 +90,7 @@ class _Answer:
     key: str
     leave: str | None = None
     id: str = ""
+    epoch: int | None = None
     errors: Counter[str] = field(default_factory=Counter)
 
 
@@ -225,7 +227,8 @@ class ClusterClients(Clients):
         """Read on over one connection of a client, which may itself be made again."""
         job, reading = answer.job, answer.reading
         if answer.id:
-            opening = client.attach(answer.id, reading.received, tokens=True)
+            epoch = answer.epoch
+            opening = client.attach(answer.id, reading.received, epoch=epoch, tokens=True)
         else:
             opening = client.generate(**job.ask, key=answer.key)
         async with opening as stream:
@@ -236,6 +239,7 @@ class ClusterClients(Clients):
                 if not isinstance(event, Piece):
                     continue
                 reading.piece(event)
+                answer.epoch = stream.epoch
                 if answer.leave is not None and reading.received > job.after:
                     reading.cancelled = answer.leave == "cancel"
                     await (stream.cancel() if reading.cancelled else stream.detach())

@@ -40,8 +40,9 @@ async def test_attaching_reads_from_anywhere_and_leaving_detaches(
         ]
         server.go_on("!", reason="stop")
         assert [piece async for piece in first] == ["hold", " on", "!"]
-        async with client.attach(first.id) as again:
+        async with client.attach(first.id, epoch=first.epoch) as again:
             assert "".join([piece async for piece in again]) == "hold on!"
+        assert server.of(wire.Attach)[-1].epoch == first.epoch == 0
         with pytest.raises(RequestError, match="no such thing") as caught:
             async with client.attach("never"):
                 pass

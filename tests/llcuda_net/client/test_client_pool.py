@@ -225,6 +225,27 @@ async def test_a_splice_parts_ids_and_logprobs_too() -> None:
     ]
 
 
+async def test_who_goes_on_names_the_run_that_it_has_read() -> None:
+    async with linked(features=POOL) as (client, peer), accepted(client, peer) as (stream, _):
+        assert stream.epoch == 0
+        await peer.send(wire.Tokens(1, 0, ["a"]), wire.Splice(1, 1, "another server", 7))
+        await peer.send(wire.Tokens(1, 1, ["b"]))
+        await peer.answer(1)
+        assert [piece async for piece in stream] == ["a", "b"]
+        assert stream.epoch == 7
+        async with trio.open_nursery() as nursery:
+
+            async def serve() -> None:
+                attach = await peer.expect(wire.Attach)
+                assert (attach.first, attach.epoch) == (2, 7)
+                await peer.send(wire.Accepted(attach.stream, ID, epoch=7))
+                await peer.send(wire.Done(attach.stream, "stop"))
+
+            nursery.start_soon(serve)
+            async with client.attach(stream.id, stream.received, epoch=stream.epoch) as again:
+                assert [piece async for piece in again] == []
+
+
 async def test_iterating_and_the_whole_answer_leave_splices_out() -> None:
     async with (
         linked(features=POOL) as (client, peer),
