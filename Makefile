@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-real test test-all test-crash test-proxy test-chaos test-cluster test-cluster-simulation test-memory test-openapi test-clients test-llama-server test-browser page-screenshots soak wheel lint format constraint-attack fuzz demo-model clean
+.PHONY: help demo demo-real test test-all test-crash test-proxy test-chaos test-cluster test-cluster-simulation test-cluster-explorer test-memory test-openapi test-clients test-llama-server test-browser page-screenshots soak wheel lint format constraint-attack fuzz demo-model clean
 .PHONY: simulate-swaps bench bench-growth bench-kernels bench-latency bench-throughput bench-scaling
 
 help: ## list the targets
@@ -46,6 +46,9 @@ test-cluster: $(VENV)/dev ## kill the servers of a cluster, cut its networks, br
 
 test-cluster-simulation: $(VENV)/dev ## simulate a cluster in trouble under virtual time, RUNS (10000) times, and check
 	$(BIN)/python tools/cluster_simulation.py --runs $(or $(RUNS),10000) $(ARGS)
+
+test-cluster-explorer: $(VENV)/dev ## visit every state of a small model of a cluster, and check each (a quarter of an hour)
+	$(BIN)/python tools/cluster_explorer.py $(ARGS)
 
 test-memory: $(VENV)/dev ## attack the server's memory in eight ways, SECONDS (20) each, and check
 	$(BIN)/python tools/memory_campaign.py --seconds $(or $(SECONDS),20) $(ARGS)

@@ -23,6 +23,7 @@ def test_some_runs_are_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert counts["owners"] > 1.2 * counts["results"]  # many had more than one
     assert all(counts[kind] > 5 for kind in KINDS)
     assert counts["unanswered"] > 100
+    assert counts["owned"] == 40 * Plan.upstreams
 
 
 def test_the_same_seed_is_the_same_run() -> None:

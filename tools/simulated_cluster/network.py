@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from llcuda_net.errors import StorageError
-from tools.simulated_cluster.database import Database
-from tools.simulated_cluster.scheduler import Machine, Scheduler
+from tools.simulated_cluster.clock.scheduler import Machine, Scheduler
+from tools.simulated_cluster.database.tables import Database
+from tools.simulated_cluster.pool import Upstreams
 
 _T = TypeVar("_T")
 #: Seconds that a request, and an answer, take.
@@ -35,24 +36,36 @@ class Trouble:
 
 
 class Network:
-    """Between the machines and the database.
+    """Between the machines, the database and the upstreams.
+
+    Args:
+        urls: of the upstreams.
 
     Attributes:
         down: the database does not run.
+        urls: see Args.
         requests, lost: how many there were.
     """
 
-    def __init__(self, scheduler: Scheduler, database: Database, rng: random.Random) -> None:
+    def __init__(
+        self, scheduler: Scheduler, database: Database, rng: random.Random, urls: tuple[str, ...]
+    ) -> None:
         self.down = False
         self.requests = self.lost = 0
         self.database = database
         self.scheduler = scheduler
         self._rng = rng
+        self.urls = urls
         self._troubles: dict[str, Trouble] = {}
+        self._upstreams: dict[str, Upstreams] = {}
 
     def trouble(self, machine: Machine) -> Trouble:
         """What is wrong with a machine's way to the database."""
         return self._troubles.setdefault(machine.name, Trouble())
+
+    def upstreams(self, machine: Machine) -> Upstreams:
+        """A machine's ways to the upstreams."""
+        return self._upstreams.setdefault(machine.name, Upstreams(self.urls))
 
     def ask(self, machine: Machine, change: Callable[[Database], _T]) -> _T:
         """Have the database do something; returns, or raises, what that does.
@@ -107,6 +120,18 @@ class Network:
         return pause + self._rng.uniform(0.0, trouble.slow) if trouble.slow else pause
 
 
+@dataclass(frozen=True)
+class Autocommit:
+    """A connection on which each statement is a request of its own."""
+
+    network: Network
+    machine: Machine
+
+    def do(self, statement: Callable[[Database], _T]) -> _T:
+        """Have one done; raises StorageError."""
+        return self.network.ask(self.machine, statement)
+
+
 class Session:
     """As storage.postgres.connection.Session: it repeats once by itself after a lost connection."""
 
@@ -116,15 +141,20 @@ class Session:
         self._rng = rng
 
     def ask(self, what: str, question: Callable[[Any], _T]) -> _T:
+        """See there: each statement is a transaction."""
+        return self._repeat(lambda: question(Autocommit(self._network, self._machine)))
+
+    def change(self, what: str, change: Callable[[Any], _T]) -> _T:
         """See there."""
+        return self._repeat(lambda: self._network.ask(self._machine, change))
+
+    def _repeat(self, work: Callable[[], _T]) -> _T:
         try:
-            return self._network.ask(self._machine, question)
+            return work()
         except StorageError as error:
             if error.code != StorageError.BUSY or self._rng.random() < 0.5:
                 raise
-        return self._network.ask(self._machine, question)
-
-    change = ask
+        return work()
 
     def close(self) -> None:
         """See there."""

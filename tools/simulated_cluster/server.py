@@ -1,170 +1,106 @@
-"""A server of the simulation: the product's membership and mirror, and what it does with them.
+"""A server of the simulation: the product's parts, and around them what a gateway does.
 
-What the product does with trio (life.py, takeover.py, the runner) is here in short: it looks at its
-standing, generates tokens, has them committed before they are shown, stores results, takes over.
+The product's are: Membership, Mirror, the recovery and both takeovers, Life (what is done with the
+standing), Owners and Planner (which upstreams it asks), Handing. Here is in short what runs a
+generation: it asks upstreams for pieces, journals them, shows them, stores results.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import queue
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
-from llcuda_net.cluster import committer, leases, recovery
-from llcuda_net.cluster.membership import Membership
-from llcuda_net.cluster.mirror import Mirror
-from llcuda_net.cluster.owners import handing
+from llcuda_net.cluster import keys, leases
 from llcuda_net.cluster.standing import Standing
-from llcuda_net.cluster.trimming import Trimming
-from llcuda_net.errors import StorageError
-from llcuda_net.storage.journal.assembly import OpenGeneration
-from llcuda_net.storage.journal.segments import restated
-from llcuda_net.storage.records import Appended, Level, Opened, encode
-from llcuda_net.storage.replica.bodies import joined
-from llcuda_net.storage.replica.interface import Accept, Adopted
-from tools.simulated_cluster.database import Database
+from llcuda_net.cluster.takeover import Takeover
+from llcuda_net.errors import RequestError, StorageError
+from llcuda_net.generation.persistence import refused
+from llcuda_net.server.cluster.handing import Handing
+from llcuda_net.server.cluster.life import Hooks, Life
+from llcuda_net.storage.records import Opened
+from llcuda_net.storage.replica.interface import Former
+from llcuda_net.storage.replica.takeover import Takeover as Into
+from llcuda_net.storage.starting import Recovered
+from tools.simulated_cluster.clock.scheduler import Machine
+from tools.simulated_cluster.clock.waiting import Waiting, drive
+from tools.simulated_cluster.database.results import Stored
+from tools.simulated_cluster.journal import Disk, Journal
+from tools.simulated_cluster.members import LivesOnDisk, SimulatedMembership, SimulatedMirror
 from tools.simulated_cluster.network import Network, Session
-from tools.simulated_cluster.scheduler import Flag, Machine, Queue, Scheduler
+from tools.simulated_cluster.outside import Outside
+from tools.simulated_cluster.pool import Pool, SimulatedOwners
+from tools.simulated_cluster.requests import Requests
+from tools.simulated_cluster.runner import RETRY, TOKEN, Runner
+from tools.simulated_cluster.running import Left, Registry, Running, opened_again
 
-#: Seconds between two looks at the clock, as in server/cluster/life.py; and between two tokens.
-_LOOK, _TOKEN = 0.25, 0.05
-#: How often at such a look a generation is handed over to another server.
-_HANDS = 0.1
-#: Bytes of journal that are kept, and that are written again at a time.
-_SMALL = 3000, 800
-#: Seconds from one attempt at the database to the next.
-_RETRY = 0.5
+_T = TypeVar("_T")
+#: Seconds between two looks at the standing, and between two sweeps of keys.
+_LOOK, _SWEEP = 0.25, 5.0
 #: Where a life's own database would be; nothing connects to it.
 _URL = "postgresql:///simulated"
-
-
-@dataclass(eq=False)
-class Running:
-    """A generation that a server has.
-
-    Attributes:
-        pieces: all that were generated; `shown` of them are committed, or at the level `disk`
-            were shown at once.
-        accepted: its acceptance is committed.
-        slot, accepted_at, taken: as of an Entry.
-    """
-
-    id: str
-    owner: str
-    key: str | None
-    wanted: int
-    slot: int
-    level: Level
-    epoch: int = 1
-    pieces: list[str] = field(default_factory=list)
-    shown: int = 0
-    accepted: bool = False
-    accepted_at: int = 0
-    taken: str | None = None
-    ending: bool = False
-
-
-class _Lives:
-    """As cluster.lives.Lives, on the disk of a machine."""
-
-    def __init__(self, disk: list[int]) -> None:
-        self._disk = disk
-
-    def begin(self, store: str, number: int) -> list[int]:
-        former = [one for one in self._disk if one != number]
-        self._disk[:] = [*former, number]
-        return former
-
-    def settled(self, number: int) -> None:
-        self._disk[:] = [number]
-
-
-class _Membership(Membership):
-    """Without a pipe: the thread sleeps, or is woken."""
-
-    def __init__(self, session: Session, lives: _Lives, scheduler: Scheduler, name: str) -> None:
-        super().__init__(_URL, name, name, Path(), clock=lambda: scheduler.now)
-        self._session: Any = session
-        self._lives: Any = lives
-        self._using: Any = _Lock(scheduler)
-        self._news = Queue(scheduler)
-
-    def run(self) -> None:
-        while True:
-            self._renew()
-            until = max(self._own.renew_at - self._clock(), 0.0)
-            with contextlib.suppress(queue.Empty):
-                self._news.get(timeout=1.0 if self._own.fenced else min(until, 1.0))
-
-    def wake(self) -> None:
-        self._news.put(None)
-
-    def _listen(self, db: Any) -> None:
-        pass
-
-
-class _Lock:
-    """As threading.Lock, between greenlets that are switched only at known places."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-        self._held = False
-
-    def __enter__(self) -> None:
-        while self._held:
-            self._scheduler.sleep(0.01)
-        self._held = True
-
-    def __exit__(self, *_: object) -> None:
-        self._held = False
 
 
 class Server:
     """One process, on a machine of its own.
 
     Args:
-        disk: the lives that its data directory has had.
-        begun: told of each generation that it has adopted, its epoch, and its pieces.
-        committed_late: it is broken: what it shows is committed later.
+        disk: its data directory.
+        rate: how fast its clock goes.
+        broken: see world.BROKEN.
 
     Attributes:
-        running: the generations that it has.
+        registry: the generations that it has.
         over: what it has told of those that have ended here.
     """
 
     def __init__(
         self,
-        name: str,
+        machine: Machine,
         network: Network,
+        waiting: Waiting,
         rng: random.Random,
-        disk: list[int],
-        begun: Callable[[str, int, int], object],
+        disk: Disk,
+        outside: Outside,
         *,
-        committed_late: bool = False,
+        rate: float = 1.0,
+        broken: str = "",
     ) -> None:
-        self.machine = Machine(name)
-        self.running: dict[str, Running] = {}
-        self.over: dict[str, tuple[str, ...]] = {}
-        self.accepts = False
-        self._leaving = False
-        self._begun = begun
+        self.machine = machine
+        self.registry = Registry()
+        self.over: dict[str, Stored] = {}
+        self.listener = SimpleNamespace(hand_back=lambda error: None)
+        self.draining = False
+        self._ready = False  # requests wait until what former lives left goes on
+        self._left: list[Left] = []
+        self._outside = outside
+        self._broken = broken
         self._rng = rng
         self._network = network
         self._scheduler = network.scheduler
-        self._slots = itertools.count(1)
-        self._tokens = itertools.count()
-        self.membership = _Membership(self._session(), _Lives(disk), self._scheduler, name)
-        self.mirror = Mirror(_URL)
-        rewire(self.mirror, self._session(), self._scheduler, committed_late=committed_late)
-        self.mirror.claim_keys = lambda db, me, accepts: Database.claim_keys(db, me, accepts)  # type: ignore[arg-type]
+        scheduler = network.scheduler
+        self.membership = SimulatedMembership(
+            self._session(), LivesOnDisk(disk.lives), scheduler, machine.name, rate
+        )
+        self.mirror = SimulatedMirror(self._session(), scheduler, broken)
+        self.mirror.claim_keys = keys.claim_accepted
         self.mirror.on_fenced = self.membership.refused
+        self.journal = Journal(disk, self.mirror)
+        self._into: Any = Into(self.journal, self.mirror)  # type: ignore[arg-type]
+        self.pool = Pool(network.upstreams(machine))
+        self.owners = SimulatedOwners(self, self.pool)
+        hooks = Hooks([self.owners.stopped], [self.owners.life])
+        self.life = Life(self.membership, hooks, self._join, self._orphaned)
+        self._takeover = Takeover(_URL, self.membership, self.adopt)
+        self._takeover._session = self._session()  # type: ignore[assignment]
+        host: Any = self
+        self.requests = Requests(self, scheduler, rng, outside.new_id, outside.servers)
+        self._handing = Handing(self, host, self._elsewhere, lambda model: None, lambda one: None)
+        self.runner = Runner(self, self._session(), outside, scheduler)
+        self._asking = self._session()
 
     def __repr__(self) -> str:
         return f"<Server {self.machine!r} {self.membership!r}>"
@@ -172,308 +108,241 @@ class Server:
     def _session(self) -> Session:
         return Session(self._network, self.machine, self._rng)
 
-    def start(self) -> None:
-        """Begin to run."""
-        self._scheduler.start(self.machine, self._main)
-
     # -- its life -----------------------------------------------------------------------------
 
+    def start(self) -> None:
+        """Begin to run."""
+        self.do(self._main)
+
+    def do(self, work: Callable[[], object]) -> None:
+        """Have a greenlet of this process do something."""
+        self._scheduler.start(self.machine, work)
+
     def _main(self) -> None:
-        scheduler, membership = self._scheduler, self.membership
-        scheduler.start(self.machine, self.mirror._serve)
-        self._begin()
-        scheduler.start(self.machine, membership.run)
-        scheduler.start(self.machine, self._take_over)
-        while not self._leaving:
-            standing = membership.standing()
-            if standing is Standing.FENCED:
-                self.accepts = False
-                self._begin()
-            elif standing is Standing.STOPPED:
-                self.accepts = False
-            else:
-                self.accepts = True
-                self._generate()
-            scheduler.sleep(_TOKEN if self.accepts else _LOOK)
+        self.do(self.mirror._serve)
+        mine = self._boot()
+        self.membership.on_news = self.life.news
+        self.do(self.membership.run)
+        drive(self.resume(mine))
+        self._ready = True
+        self.do(lambda: drive(self.life.follow(self)))  # type: ignore[arg-type]
+        self.owners.life(self.number)
+        for seconds, work in (
+            (_LOOK, self._look_after_others),
+            (1.0, lambda: drive(self.owners._try())),
+            (1.0, self._hand_over),
+            (_SWEEP, self._sweep),
+            (TOKEN, self.runner.generate),
+        ):
+            self.do(partial(self._each, seconds, work))
 
-    def _begin(self) -> None:
-        """A new life, and what is left of those before."""
+    def _each(self, seconds: float, work: Callable[[], object]) -> None:
+        while not self.draining:
+            self._scheduler.sleep(seconds)
+            work()
+
+    def _boot(self) -> list[Recovered]:
+        """As Storage.run: what goes on of former lives of the data directory."""
         while True:
-            self.running.clear()
-            self.over.clear()
             try:
-                number = self.membership.join()
-                former = self.membership.former
-                self.mirror.begin(number, former, self.membership.settled)
-                # So small that what is live is written again and again.
-                self.mirror._life.trimming = Trimming(*_SMALL)
-                for found in [self._ordered(partial(self._read, one)) for one in former]:
-                    self._adopt(found.number, found.generations)
-                for one in former:
-                    self._ordered(
-                        partial(self.mirror._change, partial(leases.adopted, me=number, other=one))
-                    )
-                self.membership.settled()
+                drive(self._join())
+                mine, elsewhere = drive(self._into.start(self.journal.recover()))
             except StorageError:
-                self._scheduler.sleep(_RETRY)
-            else:
-                return
+                self._scheduler.sleep(RETRY)
+                continue
+            for _, entry in elsewhere:
+                self.journal.forget(entry, elsewhere=True)
+            return [Recovered(entry, one.packed, one.gap) for one, entry in mine]
 
-    def _read(self, server: int) -> Any:
-        return self.mirror._ask(partial(recovery.read, server=server))
+    async def _join(self) -> int:
+        """As Cluster.join."""
+        number = self.membership.join()
+        self.mirror.begin(number, self.membership.former, self.membership.settled)
+        self.over.clear()
+        return number
 
-    def _ordered(self, work: Callable[[], Any]) -> Any:
-        """As Mirror._ordered."""
-        done: list[tuple[Any, StorageError | None]] = []
-        flag = Flag(self._scheduler)
+    async def _orphaned(self, ids: Collection[str]) -> Collection[str]:
+        """As Cluster._orphaned."""
+        if not ids:
+            return ()
+        return await self.change("", partial(leases.orphaned, ids=[*ids]))
 
-        def order() -> None:
-            try:
-                done.append((work(), None))
-            except StorageError as error:
-                done.append((None, error))
-            flag.set()
+    def _look_after_others(self) -> None:
+        """As Cluster._take_over."""
+        if self.membership.due:
+            drive(self._take_over())
 
-        self.mirror._orders.put(order)
-        flag.wait()
-        found, error = done[0]
-        if error is not None:
-            raise StorageError(error.message, error.code)
-        return found
-
-    def _take_over(self) -> None:
-        session = self._session()
-        while True:
-            self._scheduler.sleep(_LOOK * (1 + self._rng.random()))
-            if self._rng.random() < _HANDS:
-                self._hand_over(session)
-            for other in self.membership.due:
-                if not self.membership.may_take_over():
-                    break
-                try:
-                    self._take(session, self.membership.number, other)
-                except StorageError:
-                    continue
-
-    def _take(self, session: Session, me: int, other: int) -> None:
-        what = "a server cannot be taken over"
-        if not session.change(what, partial(leases.fence, me=me, other=other)):
-            return
-        found = session.change(what, partial(recovery.read, server=other))
-        if found.generations and self.mirror.number == me:
-            self._adopt(other, found.generations)
-        session.change(what, partial(leases.adopted, me=me, other=other))
-
-    def _hand_over(self, session: Session) -> None:
-        """Give a generation to another server, as where that has its upstream."""
-        me, mirror = self.membership.number, self.mirror
-        others = [one.number for one in self.membership.members if one.number != me]
-        found = [one for one in self.running.values() if one.accepted and not one.ending]
-        if not (others and found and self.accepts):
-            return
-        one, to = self._rng.choice(found), self._rng.choice(others)
-        one.ending = True  # it is set aside
-        try:
-            self._until(mirror.position)
-            change = partial(
-                handing.hand_over, me=me, to=to, ids=[one.id], data=joined(self._records(one))
-            )
-            while True:
-                try:
-                    gone = session.change("generations cannot be handed over", change)
-                except StorageError:
-                    if self.running.get(one.id) is not one:
-                        return
-                    self._scheduler.sleep(_RETRY)
-                else:
-                    break
-        except StorageError:
-            return
-        if gone and self.running.get(one.id) is one:
-            del self.running[one.id]
-            mirror.forget(one.slot, one.id, stored=True)
-            mirror.send()
-        one.ending = False
-
-    def _until(self, position: int) -> None:
-        """Wait for a commit, as Replica.until."""
-        flag, failed = Flag(self._scheduler), []
-
-        def then(error: StorageError | None) -> None:
-            failed.append(error)
-            flag.set()
-
-        self._when(position, then)
-        flag.wait()
-        if failed[0] is not None:
-            raise StorageError(failed[0].message, failed[0].code)
-
-    def _records(self, one: Running) -> list[bytes]:
-        found = [encode(self._opened(one))]
-        ids = [None] * len(one.pieces)
-        return [*found, encode(Appended(one.slot, 0, [*one.pieces], [*ids]))]
-
-    def _opened(self, one: Running) -> Opened:
-        return Opened(
-            slot=one.slot,
-            generation=one.id,
-            request={"tokens": one.wanted},
-            level=one.level,
-            key=one.key,
-            owner=one.owner,
-        )
-
-    def _adopt(self, other: int, generations: Sequence[OpenGeneration]) -> None:
-        slots = {one.id: next(self._slots) for one in generations}
-        life = self.mirror._life
-        for portion in (generations[:3], generations[3:]):
-            adopted = [
-                Adopted(one.id, [*restated(one, slots[one.id])], slots[one.id]) for one in portion
-            ]
-            epochs = self._ordered(partial(self.mirror._adopt, life, other, adopted))
-            if self.mirror._life is not life:
-                return
-            for one in portion:
-                if one.id in epochs:
-                    self._resume(one, slots[one.id], epochs[one.id])
-
-    def _resume(self, one: OpenGeneration, slot: int, epoch: int) -> None:
-        opened, pieces = one.opened, one.log.pieces
-        self.running[one.id] = Running(
-            one.id,
-            opened.owner,
-            opened.key,
-            opened.request["tokens"],
-            slot,
-            opened.level,
-            epoch,
-            [*pieces],
-            len(pieces),
-            True,
-        )
-        self._begun(one.id, epoch, len(pieces))
+    async def _take_over(self) -> None:
+        async with self.life.changing:
+            if self.life.member and not self.draining:
+                await self._takeover.look()
 
     def leave(self, gone: Callable[[], object]) -> None:
         """End as on SIGTERM: others need not wait for the lease."""
-        self.accepts = False
-        self._leaving = True
+        self.draining = True
+        for one in self.registry:
+            one.conceal()
 
         def work() -> None:
+            with contextlib.suppress(StorageError):
+                drive(self.mirror.until(self.mirror.position))
             with contextlib.suppress(StorageError):
                 self.membership.leave()
             self._scheduler.after(0.0, gone)
 
-        self._scheduler.start(self.machine, work)
+        self.do(work)
 
-    # -- what it does -------------------------------------------------------------------------
+    # -- the cluster, as its parts see it -----------------------------------------------------
 
-    def submit(self, id_: str, owner: str, key: str, tokens: int, level: Level) -> bool:
-        """Take a request; whether it does."""
-        if not self.accepts or not self.membership.may_begin() or self.mirror.failed:
-            return False
-        one = Running(id_, owner, key, tokens, next(self._slots), level)
-        self.running[id_] = one
-        self.mirror.add(one.slot, encode(self._opened(one)), True)
-        self.mirror.accept(one, Accept(id_, owner, key), True)
-        self.mirror.send()
+    @property
+    def number(self) -> int:
+        """See Cluster."""
+        return self.membership.number
 
-        def committed(error: StorageError | None) -> None:
-            if error is not None or one.taken is not None:
-                self.running.pop(id_, None)
-            else:
-                one.accepted = True
+    def standing(self) -> Standing:
+        """See Cluster."""
+        return self.membership.standing()
 
-        self._when(self.mirror.position, committed)
-        return True
-
-    def _when(self, position: int, then: Callable[[StorageError | None], None]) -> None:
+    async def ask(self, what: str, question: Callable[[Any], _T]) -> _T:
+        """See Cluster."""
         try:
-            if self.mirror.when(position, then):
-                then(None)
+            return self._asking.ask(what, question)
         except StorageError as error:
-            then(error)
+            raise refused(error) from None
 
-    def _generate(self) -> None:
-        """One decode step."""
-        if not self.membership.may_begin() or self.mirror.failed is not None:
-            return
-        for one in [*self.running.values()]:
-            if not one.accepted or one.ending:
-                continue
-            if len(one.pieces) < one.wanted:
-                self._token(one)
-            elif one.shown == one.wanted:
-                one.ending = True
-                self._scheduler.start(self.machine, partial(self._store, one))
+    async def change(self, what: str, change: Callable[[Any], _T]) -> _T:
+        """See Cluster."""
+        try:
+            return self._asking.change(what, change)
+        except StorageError as error:
+            raise refused(error) from None
+
+    # -- the gateway, as the cluster sees it --------------------------------------------------
+
+    def aside(self, one: Running) -> None:
+        """It is stopped as it is."""
+        self.registry.drop(one)
+        self._left.append(Left(one))
+
+    def left_aside(self, only: Running | None = None) -> list[Left]:
+        """See Persistence.left."""
+        found = [one for one in self._left if only is None or one.generation is only]
+        self._left = [one for one in self._left if one not in found]
+        return found
+
+    def begin_again(self, entries: Sequence[Recovered]) -> None:
+        """See Storage.begin_again."""
+        for one in entries:
+            self._into.begin(opened_again(one), one.entry)
+
+    def forget(self, left: Left) -> None:
+        """See Persistence."""
+        self.journal.forget(left.entry, elsewhere=True)
+
+    async def committed(self) -> None:
+        """See Gateway."""
+        try:
+            await self.mirror.until(self.mirror.position)
+        except StorageError as error:
+            raise refused(error) from None
+
+    async def adopt(self, former: Former) -> None:
+        """See Resumption and Storage."""
+        pairs = await self._into.adopt(former.number, former.generations)
+        entries = [Recovered(entry, one.packed, one.gap) for one, entry in pairs]
+        await self.resume(entries, whole=former.whole)
+
+    async def resume(self, entries: Sequence[Recovered], *, whole: bool = False) -> None:
+        """See Resumption."""
+        found = [Running.again(one, self.aside) for one in entries]
+        for one in found:
+            if whole:
+                self._outside.moved(one.id, len(one.pieces))
+            elif self._broken != "same-epoch":
+                count, epoch = len(one.pieces), one.splices[-1][1] if one.splices else 0
+                one.splices.append((count, self._outside.next_epoch(epoch)))
+                one.entry.splice(count, "", one.splices[-1][1])
+        with contextlib.suppress(RequestError):
+            await self.committed()
+        for one in found:
+            if one.entry.taken is None:  # as Persistence.is_ours
+                self.registry.by_id[one.id] = one
+            else:
+                self.journal.forget(one.entry, elsewhere=True)
+
+    def without_upstream(self) -> list[tuple[Running, str | None]]:
+        """See Gateway."""
+        return [(one, None) for one in self.registry if not (one.upstream or one.storing)]
+
+    def short_of_slots(self, since: float) -> list[Any]:
+        """See Hosting: what waits for a slot is told by `without_upstream`."""
+        return []
+
+    # -- requests -----------------------------------------------------------------------------
+
+    @property
+    def is_member(self) -> bool:
+        """See Cluster."""
+        return self._ready and self.life.member and self.membership.may_begin()
+
+    @property
+    def accepts(self) -> bool:
+        """Whether requests may begin."""
+        return self.is_member and not self.draining
+
+    def begin(self, opened: Opened) -> Running:
+        """Have a generation begin here."""
+        entry = self.journal.start(opened)
+        one = Running(entry, self.aside)
+        self.registry.by_id[one.id] = one
+        self._outside.begun(one.id, opened.key or "")
         self.mirror.send()
 
-    def _token(self, one: Running) -> None:
-        # No two servers, and no two lives of one, ever make the same token.
-        piece = f"{self.membership.number}.{next(self._tokens)}"
-        body = encode(Appended(one.slot, len(one.pieces), [piece], [None]))
-        one.pieces.append(piece)
-        count = len(one.pieces)
-        self.mirror.add(one.slot, body, one.level.replicated)
-        if not one.level.replicated:
-            one.shown = count
-            return
-
         def committed(error: StorageError | None) -> None:
-            if error is None:
-                one.shown = max(one.shown, count)
+            if error is not None:
+                return  # it is set aside, and then forgotten
+            if entry.taken is not None:
+                self.registry.drop(one)
+                self.journal.forget(entry, elsewhere=True)
+            elif one in self.registry:
+                one.accepted = True
+                self._outside.accepted(one.id)
 
-        self._when(self.mirror.position, committed)
+        self.runner.when(entry.accepted_at, committed)
+        return one
 
-    def _store(self, one: Running) -> None:
-        """Store its result, as the thread that commits results does."""
-        session, me = self._session(), self.membership.number
+    def keeps_alone(self, id_: str) -> bool:
+        """See Persistence."""
+        return any(one.generation.id == id_ for one in self._left)
 
-        def put(db: Any) -> None:
-            if not leases.release(db, me, [one.id]):
-                raise committer.fenced()
-            db.put(one.id, tuple(one.pieces))
+    async def held(self, owner: str, key: str) -> keys.Held | None:
+        """What a key means."""
+        return await self.ask("", partial(keys.find, owner=owner, key=key))
 
-        while self.running.get(one.id) is one:
-            try:
-                session.change("results cannot be stored", put)
-            except StorageError as error:
-                if error.code == StorageError.FENCED:
-                    self.membership.refused(me)
-                    return
-                self._scheduler.sleep(_RETRY)
-            else:
-                if self.running.get(one.id) is one:
-                    del self.running[one.id]
-                    self.over[one.id] = tuple(one.pieces)
-                    self.mirror.forget(one.slot, one.id, stored=True)
-                    self.mirror.send()
-                return
+    def _sweep(self) -> None:
+        """As Placing.sweep."""
+        with contextlib.suppress(RequestError):
+            drive(self.requests.placing.sweep_once())
 
+    # -- handing over -------------------------------------------------------------------------
 
-def rewire(
-    one: Mirror, session: Session, scheduler: Scheduler, *, committed_late: bool = False
-) -> None:
-    """Have a mirror run under virtual time."""
-    parts: Any = one
-    parts._session = session
-    parts._orders = Queue(scheduler)
-    parts._stopping, parts._giving_up = Flag(scheduler), Flag(scheduler)
-    parts._soon = lambda call: scheduler.after(0.0, call)
-    if committed_late:
-        commit, committed = parts._commit, parts._committed
+    def _hand_over(self) -> None:
+        """As Handing.run."""
+        if self.standing() is Standing.MEMBER and self.life.member:
+            drive(self._handing.look())
 
-        def early(life: Any) -> None:
-            batch = life.batch()
-            if batch is not None:
-                one.committed = max(one.committed, life.taken)
-                parts._soon(one._collect)
-                scheduler.sleep(0.3)
-            commit(life)
-
-        parts._commit = early
-        del committed
+    def _elsewhere(self, model: str | None) -> int | None:
+        """A server that has an upstream; as Owners.route."""
+        return self._rng.choice(found) if (found := self.owners.having()) else None
 
 
-def clock_of(scheduler: Scheduler) -> Any:
-    """What stands for the module `time` in the mirror."""
-    return SimpleNamespace(monotonic=lambda: scheduler.now)
+def silent(logged: Callable[..., None]) -> Any:
+    """What stands for a module's log."""
+    return SimpleNamespace(
+        debug=logged, info=logged, warning=logged, error=logged, exception=_crashed
+    )
+
+
+def _crashed(event: str, **more: Any) -> None:
+    """A bug that the product would have survived."""
+    raise

@@ -1,39 +1,58 @@
-"""One run: servers, readers, faults, and what must hold."""
+"""One run: servers, clients, faults, and what must hold."""
 
 from __future__ import annotations
 
 import contextlib
 import random
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from llcuda_net.cluster import committer, leases, membership, recovery
-from llcuda_net.cluster.owners import handing
-from llcuda_net.storage.records import Level
-from tools.simulated_cluster.database import STATEMENTS, Database
-from tools.simulated_cluster.network import Network
-from tools.simulated_cluster.scheduler import Machine, Scheduler
-from tools.simulated_cluster.server import Server, clock_of
+from llcuda_net.cluster import committer, membership, mirror, recovery, takeover
+from llcuda_net.cluster.standing import LEASE, STOP, OwnLease, Standing
+from llcuda_net.server.cluster import handing, life, owners, placing, routing
+from tools.simulated_cluster.clock.scheduler import Machine, Scheduler
+from tools.simulated_cluster.clock.waiting import Waiting
+from tools.simulated_cluster.database.results import Stored
+from tools.simulated_cluster.database.tables import STATEMENTS, Database
+from tools.simulated_cluster.journal import Disk
+from tools.simulated_cluster.members import clock_of
+from tools.simulated_cluster.network import Autocommit, Network
+from tools.simulated_cluster.outside import Outside
+from tools.simulated_cluster.readers import Reader, Readers
+from tools.simulated_cluster.server import Server, silent
 
 #: Seconds of faults, and then until everything must be over.
-FAULTS, REST = 20.0, 60.0
-#: Seconds between two looks of a reader.
-_LOOK = 0.1
+FAULTS, REST = 20.0, 90.0
+#: How fast the clocks of machines go, at least and at most: well within LEASE / STOP.
+_RATES = 0.9, 1.1
+assert min(_RATES) > STOP / LEASE
 #: What goes wrong, with shares.
 KINDS = {
     "stop": 4,
     "kill": 3,
-    "restart": 2,
+    "restart": 3,
     "leave": 1,
     "cut": 4,
     "lossy": 2,
     "slow": 1,
     "database": 1,
+    "upstream": 4,
+}
+#: Rules that do not hold: each must be noticed, in one of few seeds.
+BROKEN = {
+    "no-fencing": "who is fenced can write",
+    "acknowledge-before-commit": "tokens are shown, and requests accepted, before the commit",
+    "never-fences": "who takes over does not fence",
+    "same-epoch": "an adopter goes on in the epoch of the one before",
+    "never-stops": "a server whose lease is over goes on until it is fenced",
+    "claims-early": "an upstream is claimed before its server is fenced",
+    "keys-of-the-living": "a key is taken from a generation that runs",
+    "keys-unchecked": "who wants a key does not look who has it",
 }
 
 
@@ -43,7 +62,7 @@ class Plan:
 
     Attributes:
         broken: "", or one of BROKEN.
-        servers, clients: how many.
+        servers, clients, upstreams: how many.
         tokens: most tokens of an answer.
         peace: mean seconds from one fault to the next.
     """
@@ -52,12 +71,9 @@ class Plan:
     broken: str = ""
     servers: int = 3
     clients: int = 8
+    upstreams: int = 4
     tokens: int = 200
     peace: float = 1.2
-
-
-#: How a run may be broken on purpose: it must be noticed, in one of few seeds.
-BROKEN = ("no-fencing", "acknowledge-before-commit", "reads-before-fence")
 
 
 @dataclass
@@ -70,28 +86,7 @@ class Run:
     told: list[str] = field(default_factory=list)
 
 
-@dataclass(eq=False)
-class Reader:
-    """A client with one request, which it asks for until it is accepted, and then reads.
-
-    Attributes:
-        id: of the generation that has its key; "": not known yet.
-        seen: the tokens that it was shown, the last ones in this epoch.
-    """
-
-    number: int
-    key: str
-    tokens: int
-    level: Level
-    id: str = ""
-    epoch: int = 1
-    seen: tuple[str, ...] = ()
-    at: Server | None = None
-    attempts: int = 0
-    done: bool = False
-
-
-class World:
+class World(Outside):
     """All of one run."""
 
     def __init__(self, plan: Plan) -> None:
@@ -99,31 +94,44 @@ class World:
         self._plan = plan
         self._rng = random.Random(plan.seed)
         self._scheduler = Scheduler()
-        self._database = Database(lambda: self._scheduler.now, fencing=plan.broken != "no-fencing")
-        self._network = Network(self._scheduler, self._database, self._rng)
+        self._waiting = Waiting(self._scheduler)
+        self._database = Database(lambda: self._scheduler.now, plan.broken)
+        urls = tuple(f"http://u{number}:80" for number in range(plan.upstreams))
+        self._network = Network(self._scheduler, self._database, self._rng, urls)
         self._outside = Machine("outside")
         self._servers: list[Server] = []
-        self._disks: list[list[int]] = []
-        self._readers: list[Reader] = []
-        #: Pieces of a generation when an epoch of it began.
-        self._bases: dict[tuple[str, int], int] = {}
+        self._disks: list[Disk] = []
+        self._rates: list[float] = []
+        self._readers = Readers(
+            self._scheduler,
+            self._rng,
+            lambda: self._servers,
+            self._database_result,
+            self._violation,
+        )
+        self._epochs = 0
+        #: What clients may have been told is accepted, with the key of each.
+        self._ids = 0
+        self._keys: dict[str, str] = {}
+        self._accepted: set[str] = set()
+        self._moved: dict[str, set[int]] = {}
+        #: By upstream, who asked it last: the epoch of the claim, and the life.
+        self._asked: dict[str, tuple[int, int]] = {}
         self._calm = False
+
+    def _database_result(self, id_: str) -> Any:
+        return self._database.results.get(id_)
 
     def go(self) -> Run:
         """Run it to its end."""
-        with _patched(self._scheduler, self._say, self._plan.broken):
+        with _patched(self._scheduler, self._waiting, self._say, self.new_id, self._plan.broken):
             for number in range(self._plan.servers):
-                self._disks.append([])
+                self._disks.append(Disk())
+                self._rates.append(self._rng.uniform(*_RATES))
                 self._servers.append(self._server(number))
-            for number in range(self._plan.clients):
-                # Some have a key in common: they must get one generation.
-                key = f"key {number // 2 if number < 4 else number}"
-                tokens = self._rng.randint(1, self._plan.tokens)
-                level = self._rng.choice([Level.CLUSTER, Level.CLUSTER, Level.DISK])
-                if number in (1, 3):
-                    tokens, level = self._readers[-1].tokens, self._readers[-1].level
-                self._readers.append(Reader(number, key, tokens, level))
-                self._scheduler.start(self._outside, partial(self._read, self._readers[-1]))
+            self._readers.plan(self._plan.clients, self._plan.tokens, FAULTS * 0.8)
+            for one in self._readers.all:
+                self._scheduler.start(self._outside, partial(self._readers.read, one))
             self._scheduler.after(3.0, self._fault)
             self._scheduler.run(FAULTS)
             self._heal()
@@ -135,21 +143,63 @@ class World:
             for server in self._servers:
                 self._scheduler.kill(server.machine)
             self._scheduler.kill(self._outside)
+        self.run.counts.update(self._readers.counts)
         self.run.counts["events"] = self._scheduler.steps
         self.run.counts["requests"] = self._network.requests
         self.run.counts["unanswered"] = self._network.lost
         return self.run
 
     def _server(self, number: int) -> Server:
-        late = self._plan.broken == "acknowledge-before-commit"
-        name = f"s{number}"
-        disk = self._disks[number]
-        server = Server(name, self._network, self._rng, disk, self._begun, committed_late=late)
+        server = Server(
+            Machine(f"s{number}"),
+            self._network,
+            self._waiting,
+            self._rng,
+            self._disks[number],
+            self,
+            rate=self._rates[number],
+            broken=self._plan.broken,
+        )
         server.start()
         return server
 
-    def _begun(self, id_: str, epoch: int, pieces: int) -> None:
-        self._bases[id_, epoch] = pieces
+    # -- what servers tell --------------------------------------------------------------------
+
+    def next_epoch(self, last: int) -> int:
+        """See Outside: clocks of machines are wrong by seconds, so that it need not grow."""
+        self._epochs += 1
+        wrong = self._rng.randint(0, 5)
+        return max(int(self._scheduler.now + wrong) << 20 | self._epochs, last + 1)
+
+    def new_id(self) -> str:
+        """See Outside."""
+        self._ids += 1
+        return f"g{self._ids}"
+
+    def servers(self) -> list[Server]:
+        """See Outside."""
+        return [one for one in self._servers if one.machine.alive]
+
+    def begun(self, id_: str, key: str) -> None:
+        """See Outside."""
+        self._keys[id_] = key
+
+    def moved(self, id_: str, pieces: int) -> None:
+        """See Outside."""
+        self._moved.setdefault(id_, set()).add(pieces)
+
+    def accepted(self, id_: str) -> None:
+        """See Outside."""
+        self._accepted.add(id_)
+
+    def asked(self, url: str, server: int, epoch: int) -> None:
+        """See Outside: an upstream has one owner at a time."""
+        last = self._asked.get(url, (0, 0))
+        if epoch < last[0] or (epoch == last[0] and server != last[1]):
+            self._violation(
+                f"{url}: {server} asks it by claim {epoch}, after {last[1]} did by claim {last[0]}"
+            )
+        self._asked[url] = epoch, server
 
     def _say(self, what: str) -> None:
         self.run.told.append(f"{self._scheduler.now:7.3f} {what}")
@@ -179,7 +229,7 @@ class World:
             self._scheduler.after(seconds, lambda: self._scheduler.go_on(machine))
         elif kind in ("kill", "restart"):
             if kind == "kill":
-                self._disks[number] = []
+                self._disks[number] = Disk()
             self._scheduler.kill(machine)
             self._scheduler.after(seconds / 3, lambda: self._replace(number))
         elif kind == "leave":
@@ -193,13 +243,18 @@ class World:
         elif kind == "slow":
             trouble.slow = rng.uniform(0.05, 1.5)
             self._scheduler.after(seconds, lambda: setattr(trouble, "slow", 0.0))
+        elif kind == "upstream":
+            cut = self._network.upstreams(machine).cut
+            one = rng.choice(self._network.urls)
+            cut.add(one)
+            self._scheduler.after(seconds, lambda: cut.discard(one))
         else:
             self._network.down = True
             self._scheduler.after(seconds / 2, self._database_is_back)
 
     def _leave(self, number: int, seconds: float) -> None:
         server = self._servers[number]
-        self._disks[number] = []
+        self._disks[number] = Disk()
 
         def gone() -> None:
             if server.machine.alive:
@@ -224,136 +279,102 @@ class World:
         for server in self._servers:
             trouble = self._network.trouble(server.machine)
             trouble.cut, trouble.slow, trouble.loses = False, 0.0, 0.0
+            self._network.upstreams(server.machine).cut.clear()
             self._scheduler.go_on(server.machine)
-
-    # -- readers ------------------------------------------------------------------------------
-
-    def _read(self, one: Reader) -> None:
-        rng, database = self._rng, self._database
-        self._scheduler.sleep(rng.uniform(0.0, FAULTS * 0.8))
-        while not one.id:
-            self._ask(one)
-            self._scheduler.sleep(rng.uniform(0.05, 2.0))
-            one.id = database.keys.get(("ann", one.key), "")
-        while not one.done:
-            result = database.results.get(one.id)
-            if result is not None and rng.random() < 0.2:
-                self._look(one, result, "the store", self._epoch_in_store(one))
-                one.done = True
-                return
-            there = [s for s in self._servers if s.machine.alive and not s.machine.stopped]
-            if one.at not in there or rng.random() < 0.03:
-                one.at = rng.choice(there) if there else None
-            found = None if one.at is None else one.at.running.get(one.id)
-            over = None if one.at is None else one.at.over.get(one.id)
-            if over is not None:
-                if result != over:
-                    self._violation(f"{one.id}: {one.at} says that it is over, not so the store")
-                self._look(one, over, "its end", self._epoch_in_store(one))
-                one.done = True
-            elif found is not None and found.accepted:
-                assert one.at is not None
-                shown = tuple(found.pieces[: found.shown])
-                self._look(one, shown, one.at.machine.name, found.epoch)
-            else:
-                one.at = None
-            self._scheduler.sleep(_LOOK * rng.random())
-
-    def _ask(self, one: Reader) -> None:
-        there = [s for s in self._servers if s.machine.alive and not s.machine.stopped]
-        if there:
-            one.attempts += 1
-            id_ = f"{one.number}.{one.attempts}"
-            if self._rng.choice(there).submit(id_, "ann", one.key, one.tokens, one.level):
-                self.run.counts["submitted"] += 1
-
-    def _epoch_in_store(self, one: Reader) -> int:
-        """The last epoch of a generation that is over."""
-        return max((epoch for id_, epoch in self._bases if id_ == one.id), default=1)
-
-    def _is_ahead(self, one: Reader, epoch: int) -> bool:
-        """Whether a reader had more than there was when an epoch began after its own."""
-        later = [(one.id, number) for number in range(one.epoch + 1, epoch + 1)]
-        # Of an epoch in which nobody had it to the end of its adoption, nobody saw anything.
-        return any(len(one.seen) > self._bases[key] for key in later if key in self._bases)
-
-    def _look(self, one: Reader, pieces: tuple[str, ...], where: str, epoch: int) -> None:
-        """A reader sees what somebody has: it must go on with what it has, or be behind it."""
-        if self._is_ahead(one, epoch):
-            if one.level is Level.CLUSTER:
-                self._violation(f"{one.id}: {where} has lost what a reader was shown")
-            self.run.counts["ahead"] += 1
-            one.seen, one.done = (), True
-            return
-        common = min(len(pieces), len(one.seen))
-        if pieces[:common] != one.seen[:common]:
-            at = next(n for n in range(common) if pieces[n] != one.seen[n])
-            self._violation(
-                f"{one.id}: piece {at} is {pieces[at]} at {where}, a reader had {one.seen[at]}"
-            )
-            one.done = True
-        one.epoch = max(one.epoch, epoch)
-        if len(pieces) > len(one.seen):
-            self.run.counts["tokens"] += len(pieces) - len(one.seen)
-            one.seen = pieces
 
     # -- what must hold -----------------------------------------------------------------------
 
     def _is_over(self) -> bool:
-        return all(one.done for one in self._readers) and not self._database.generations
+        return all(one.done for one in self._readers.all) and not self._database.generations
 
     def _check(self) -> None:
         database = self._database
-        for one in self._readers:
-            result = database.results.get(one.id)
-            if result is None:
-                self._violation(f"{one.number} {one.id!r}: it is not over, {len(one.seen)} seen")
-            elif result[: len(one.seen)] != one.seen:
-                self._violation(f"{one.id}: a reader had {len(one.seen)}, the store differs")
-            elif len(result) != one.tokens:
-                self._violation(f"{one.id}: {len(result)} of {one.tokens} pieces are stored")
-            elif len({*result}) != len(result):
-                self._violation(f"{one.id}: a piece is doubled")
-            else:
-                self.run.counts["owners"] += len({piece.split(".")[0] for piece in result})
-                self.run.counts["results"] += 1
-        known = {one.id for one in self._readers}
-        for id_ in database.results.keys() - known:
-            self._violation(f"{id_}: stored, and nobody asked for it")
+        for one in self._readers.all:
+            self._check_reader(one)
+        # What a client was told is accepted comes to its end, and of a key one generation does.
+        for id_ in sorted(self._accepted - database.results.keys()):
+            self._violation(f"{id_}: it was accepted, and is lost")
+        of_keys: dict[str, str] = {}
+        for id_ in database.results:
+            key = self._keys[id_]
+            if key in of_keys:
+                self._violation(f"{key!r}: {of_keys[key]} and {id_} are its generations")
+            of_keys[key] = id_
         for id_ in database.generations:
             self._violation(f"{id_}: it is still open")
+        self.run.counts["owned"] = len(database.upstreams)
+
+    def _check_reader(self, one: Reader) -> None:
+        result = self._database.results.get(one.id)
+        if result is None:
+            self._violation(f"{one.number} {one.id!r}: it is not over, {len(one.seen)} seen")
+        elif result.pieces[: len(one.seen)] != one.seen:
+            self._violation(f"{one.id}: a reader had {len(one.seen)}, the store differs")
+        elif len(result.pieces) != one.tokens:
+            self._violation(f"{one.id}: {len(result.pieces)} of {one.tokens} pieces are stored")
+        elif len({*result.pieces}) != len(result.pieces):
+            self._violation(f"{one.id}: a piece is doubled")
+        elif not one_owner_after_the_other(result, self._moved.get(one.id, set())):
+            self._violation(f"{one.id}: owners are mixed: {result.splices}")
+        else:
+            self.run.counts["owners"] += len({piece.split(".")[0] for piece in result.pieces})
+            self.run.counts["results"] += 1
+
+
+def one_owner_after_the_other(result: Stored, moved: set[int]) -> bool:
+    """Whether epochs grow, and each has the pieces of one life only.
+
+    Args:
+        moved: so many pieces it had when a live server handed it over: then its epoch goes on.
+    """
+    epochs = [epoch for _, epoch in result.splices]
+    positions = [position for position, _ in result.splices]
+    if epochs != sorted({*epochs}) or positions != sorted(positions):
+        return False
+    lives = [piece.split(".")[0] for piece in result.pieces]
+    changes = {n for n in range(1, len(lives)) if lives[n] != lives[n - 1]}
+    return changes <= {*positions} | moved
 
 
 @contextlib.contextmanager
-def _patched(scheduler: Scheduler, say: Any, broken: str) -> Iterator[None]:
+def _patched(
+    scheduler: Scheduler, waiting: Waiting, say: Any, new_id: Callable[[], str], broken: str
+) -> Iterator[None]:
     """Around a run: the database is the model, and the time is virtual."""
 
     def statement(name: str) -> Any:
         method = getattr(Database, name)
-        return lambda db, *values, **named: method(db, *values, **named)
+
+        def execute(db: Any, *values: Any, **named: Any) -> Any:
+            if isinstance(db, Autocommit):
+                return db.do(lambda database: method(database, *values, **named))
+            return method(db, *values, **named)
+
+        return execute
 
     def tell(event: str, **more: Any) -> None:
         say(f"{event} {more}")
 
-    log = SimpleNamespace(debug=tell, info=tell, warning=tell, error=tell)
     with contextlib.ExitStack() as stack:
-        for name in STATEMENTS:
-            stack.enter_context(mock.patch.object(leases, name, statement(name)))
-        hand_over = statement("hand_over")
-        stack.enter_context(mock.patch.object(handing, "hand_over", hand_over))
-        if broken == "reads-before-fence":
-            stack.enter_context(mock.patch.object(Database, "_fence", _unfenced))
-        stack.enter_context(mock.patch.object(committer, "time", clock_of(scheduler)))
-        stack.enter_context(mock.patch.object(membership, "migrate"))
-        for module in (committer, membership, recovery):
-            stack.enter_context(mock.patch.object(module, "log", log))
+
+        def patch(where: object, name: str, value: object) -> None:
+            stack.enter_context(mock.patch.object(where, name, value))
+
+        for name, function in STATEMENTS.items():
+            patch(sys.modules[function.__module__], function.__name__, statement(name))
+        # This one takes its statement by name.
+        patch(handing, "hand_over", statement("hand_over"))
+        patch(committer, "time", clock_of(scheduler))
+        patch(membership, "migrate", lambda session: None)
+        for module in (mirror, takeover, life, owners, routing, handing, placing):
+            patch(module, "trio", waiting)
+        patch(placing, "uuid7", new_id)
+        for module in (committer, membership, recovery, takeover, life, owners, handing):
+            patch(module, "log", silent(tell))
+        if broken == "never-stops":
+            patch(OwnLease, "standing", _never_stopped)
         yield
 
 
-def _unfenced(self: Database, me: int, other: int) -> bool:
-    """Adopt from a server that is not fenced yet: its fence comes with the last step."""
-    its = self.servers[other]
-    if its.adopted or self.servers[me].fenced:
-        return False
-    its.adopter = me
-    return True
+def _never_stopped(self: OwnLease, now: float) -> Standing:
+    return Standing.FENCED if self.fenced else Standing.MEMBER

@@ -1,24 +1,27 @@
-"""A model of the database: each function of `cluster.leases` as one step, on plain values.
+"""A model of the database: each statement of `cluster` as one step, on plain values.
 
 tests/llcuda_net/cluster/test_leases_model.py compares it with PostgreSQL, statement by statement.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
-from llcuda_net.cluster.leases import HANDED_OVER, Member
+from llcuda_net.cluster import keys, leases
+from llcuda_net.cluster.leases import HANDED_OVER, Member, Place
+from llcuda_net.cluster.owners import claims, handing, loads
 from llcuda_net.cluster.standing import LEASE
 from llcuda_net.storage.replica.bodies import joined
 from llcuda_net.storage.replica.interface import Accept, Adopted
+from tools.simulated_cluster.database.claims import Claims, Load, Upstream
+from tools.simulated_cluster.database.results import Key, Keys, Stored
 
 _T = TypeVar("_T")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Server:
     """A row of `servers`."""
 
@@ -31,7 +34,7 @@ class Server:
     trimmed: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Generation:
     """A row of `generations`."""
 
@@ -41,39 +44,37 @@ class Generation:
 
 
 @dataclass
-class Database:
-    """All tables. Where `fencing` is False, it is broken: whoever is fenced can write.
+class Database(Claims, Keys):
+    """All tables: dicts of values that are replaced, never changed.
 
     Attributes:
         now: the clock.
+        broken: "", or one of what `world.BROKEN` names: a rule that does not hold here.
         started: when the database did, the last time.
     """
 
     now: Callable[[], float]
-    fencing: bool = True
+    broken: str = ""
     started: float = -1000.0
     servers: dict[int, Server] = field(default_factory=dict)
     leases: dict[int, float] = field(default_factory=dict)
     generations: dict[str, Generation] = field(default_factory=dict)
     batches: dict[int, dict[int, bytes]] = field(default_factory=dict)
-    adoptions: set[tuple[int, str]] = field(default_factory=set)
-    keys: dict[tuple[str, str], str] = field(default_factory=dict)
-    results: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    adoptions: dict[tuple[int, str], None] = field(default_factory=dict)
+    keys: dict[tuple[str, str], Key] = field(default_factory=dict)
+    results: dict[str, Stored] = field(default_factory=dict)
+    upstreams: dict[str, Upstream] = field(default_factory=dict)
+    handovers: dict[str, tuple[int, float]] = field(default_factory=dict)
+    loads: dict[int, Load] = field(default_factory=dict)
 
     def transaction(self, work: Callable[[Database], _T]) -> _T:
         """Do something wholly, or not at all where it raises."""
-        tables = ("servers", "leases", "generations", "batches", "adoptions", "keys", "results")
-        before = {name: getattr(self, name) for name in tables}
-        for name in tables:
-            setattr(self, name, {**before[name]} if name != "adoptions" else {*before[name]})
-        self.servers = {number: copy.copy(one) for number, one in self.servers.items()}
-        self.generations = {id_: copy.copy(one) for id_, one in self.generations.items()}
-        self.batches = {number: {**one} for number, one in self.batches.items()}
+        before = {name: {**getattr(self, name)} for name in _TABLES}
         try:
             return work(self)
         except BaseException:
-            for name in tables:
-                setattr(self, name, before[name])
+            for name, table in before.items():
+                setattr(self, name, table)
             raise
 
     # -- leases -------------------------------------------------------------------------------
@@ -101,20 +102,22 @@ class Database:
     def renew(self, me: int, seconds: float = LEASE) -> bool:
         """See cluster.leases."""
         if me not in self.leases:
-            return not self.fencing
+            return self.broken == "no-fencing"
         self.leases[me] = self.now() + seconds
         return True
 
-    def _is_fenced(self, number: int | None) -> bool:
+    def is_fenced(self, number: int | None) -> bool:
+        """Whether a server may write nothing, or there is none."""
         one = self.servers.get(number or 0)
         return one is None or one.fenced
 
-    def _may_write(self, me: int) -> bool:
-        return not self._is_fenced(me) or not self.fencing
+    def may_write(self, me: int) -> bool:
+        """Whether what a server writes is taken."""
+        return not self.is_fenced(me) or self.broken == "no-fencing"
 
     def hold(self, me: int) -> bool:
         """See cluster.leases."""
-        return self._may_write(me)
+        return self.may_write(me)
 
     def append(
         self,
@@ -125,11 +128,11 @@ class Database:
         ended: Sequence[str] = (),
     ) -> bool:
         """See cluster.leases."""
-        if not self._may_write(me) or self.servers[me].trimmed >= number:
+        if not self.may_write(me) or self.servers[me].trimmed >= number:
             return False
         if number in self.batches[me]:
             return True
-        self.batches[me][number] = data
+        self.batches[me] = {**self.batches[me], number: data}
         for one in accepts:
             self.generations.setdefault(one.id, Generation(one.owner, me))
         for id_ in ended:
@@ -143,11 +146,11 @@ class Database:
         others = set()
         for id_ in ids:
             found = self.generations.get(id_)
-            if self._may_write(me) and found is not None and found.server == me:
+            if self.may_write(me) and found is not None and found.server == me:
                 del self.generations[id_]
             else:
                 others.add(id_)
-        if not others or not self.fencing:
+        if not others or self.broken == "no-fencing":
             return True
         return not self.servers[me].fenced and others <= self.results.keys()
 
@@ -155,9 +158,9 @@ class Database:
         """See cluster.leases."""
         server = self.servers[me]
         if not server.fenced and server.trimmed < low - 1:
-            server.trimmed = low - 1
-            for number in [one for one in self.batches[me] if one < low]:
-                del self.batches[me][number]
+            self.servers[me] = replace(server, trimmed=low - 1)
+            batches = self.batches[me]
+            self.batches[me] = {number: data for number, data in batches.items() if number >= low}
 
     def expired(self, me: int, grace: float = LEASE) -> list[int]:
         """See cluster.leases."""
@@ -170,7 +173,7 @@ class Database:
             and not one.adopted
             and (
                 (late and self.leases.get(number, now) < now)
-                or (one.fenced and (one.adopter == me or self._is_fenced(one.adopter)))
+                or (one.fenced and (one.adopter == me or self.is_fenced(one.adopter)))
             )
         ]
 
@@ -188,10 +191,13 @@ class Database:
         mine, its = self.servers.get(me), self.servers.get(other)
         if me == other or mine is None or its is None or mine.fenced:
             return False
-        if its.adopted or (its.fenced and its.adopter != me and not self._is_fenced(its.adopter)):
+        if its.adopted or (its.fenced and its.adopter != me and not self.is_fenced(its.adopter)):
             return False
+        if self.broken == "never-fences":
+            self.servers[other] = replace(its, adopter=me)
+            return True
         self.leases.pop(other, None)
-        its.fenced, its.adopter = True, me
+        self.servers[other] = replace(its, fenced=True, adopter=me)
         return True
 
     def leave(self, me: int) -> None:
@@ -199,12 +205,16 @@ class Database:
         self.leases.pop(me, None)
         server = self.servers.get(me)
         if server is not None and not server.fenced:
-            server.fenced = True
-            if not self.owned(me):
-                server.adopted = True
-                self.batches[me].clear()
+            adopted = not self.owned(me)
+            self.servers[me] = replace(server, fenced=True, adopted=adopted)
+            if adopted:
+                self.batches[me] = {}
 
     # -- adoption -----------------------------------------------------------------------------
+
+    def was_fenced(self, server: int) -> bool:
+        """See cluster.leases."""
+        return server in self.servers and self.servers[server].fenced
 
     def journal(self, server: int, after: int = 0, limit: int = 64) -> list[tuple[int, bytes]]:
         """See cluster.leases."""
@@ -220,6 +230,14 @@ class Database:
         found = self.generations.items()
         return {id_: one.epoch for id_, one in sorted(found) if one.server == server}
 
+    def place(self, id_: str) -> Place | None:
+        """See cluster.leases."""
+        found = self.generations.get(id_)
+        if found is None:
+            return None
+        server = self.servers[found.server]
+        return Place(found.owner, found.server, found.epoch, server.address, server.fenced)
+
     def was_handed_over(self, server: int) -> bool:
         """See cluster.leases."""
         return server in self.servers and self.servers[server].name == HANDED_OVER
@@ -229,29 +247,34 @@ class Database:
     ) -> dict[str, int] | None:
         """See cluster.leases."""
         its = self.servers.get(other)
-        if me not in self.servers or its is None or not self._may_write(me):
+        if me not in self.servers or its is None:
             return None
-        if not its.fenced or its.adopter != me:
+        if not self.may_write(me) or its.adopter != me:
+            return None
+        if not its.fenced and self.broken != "never-fences":
             return None
         bodies: list[bytes] = []
         for one in generations:
             found = self.generations.get(one.generation)
             if found is not None and found.server == other:
-                found.server, found.epoch = me, found.epoch + 1
-                self.adoptions.add((other, one.generation))
+                moved = replace(found, server=me, epoch=found.epoch + 1)
+                self.generations[one.generation] = moved
+                self.adoptions[other, one.generation] = None
                 bodies += one.bodies
         if bodies:
-            self.append(me, number, joined(bodies))
+            self.batches[me] = {number: joined(bodies), **self.batches[me]}
         ids = [one.generation for one in generations]
         return {id_: epoch for id_, epoch in self.owned(me).items() if id_ in ids}
 
     def adopted(self, me: int, other: int) -> bool:
         """See cluster.leases."""
         its = self.servers[other]
-        if self.owned(other) or not its.fenced or its.adopter != me:
+        if self.owned(other) or its.adopter != me:
             return False
-        its.adopted = True
-        self.batches[other].clear()
+        if not its.fenced and self.broken != "never-fences":
+            return False
+        self.servers[other] = replace(its, adopted=True)
+        self.batches[other] = {}
         return True
 
     def taken(self, server: int) -> set[str]:
@@ -268,54 +291,42 @@ class Database:
         mine = [id_ for id_ in ids if id_ in self.owned(me)]
         if not mine:
             return True
-        if me == to or self._is_fenced(me) or self._is_fenced(to):
+        if me == to or self.is_fenced(me) or self.is_fenced(to):
             return False
         number = len(self.servers) + 1
         self.servers[number] = Server(HANDED_OVER, "", self.now(), fenced=True, adopter=to)
         self.batches[number] = {1: data}
         for id_ in mine:
-            self.generations[id_].server = number
+            self.generations[id_] = replace(self.generations[id_], server=number)
         return True
 
-    # -- what other modules do ----------------------------------------------------------------
 
-    def put(self, id_: str, pieces: tuple[str, ...]) -> None:
-        """Store a result, if there is none."""
-        self.results.setdefault(id_, pieces)
-
-    def claim_keys(self, me: int, accepts: Sequence[Accept]) -> dict[str, str]:
-        """Take the keys of generations; those that others have."""
-        taken: dict[str, str] = {}
-        if not self._may_write(me):
-            return taken
-        for one in accepts:
-            assert one.key is not None
-            has = self.keys.setdefault((one.owner, one.key), one.id)
-            if has != one.id:
-                taken[one.id] = has
-        return taken
-
-
-#: The functions of `cluster.leases` that are replaced by methods of the same name.
-STATEMENTS = (
-    "identity",
-    "join",
-    "members",
-    "renew",
-    "hold",
-    "append",
-    "release",
-    "trim",
-    "expired",
-    "fence",
-    "fence_former",
-    "leave",
-    "journal",
-    "last",
-    "owned",
-    "was_handed_over",
-    "adopt",
-    "adopted",
-    "taken",
-    "orphaned",
+#: Tables, each of which is a dict.
+_TABLES = (
+    *("servers", "leases", "generations", "batches", "adoptions", "keys", "results"),
+    *("upstreams", "handovers", "loads"),
 )
+#: The product's functions that are replaced by methods of these names.
+STATEMENTS: dict[str, Callable[..., Any]] = {
+    **{
+        name: getattr(leases, name)
+        for name in (
+            *("identity", "join", "members", "renew", "hold", "append", "release", "trim"),
+            *("expired", "fence", "fence_former", "leave", "was_fenced", "journal", "last"),
+            *("owned", "adopt", "adopted", "taken", "orphaned"),
+            *("was_handed_over", "place"),
+        )
+    },
+    "hand_over": handing.hand_over,
+    "claim_keys": keys.claim,
+    "find_key": keys.find,
+    "unknown_keys": keys.unknown,
+    "release_keys": keys.release,
+    "sweep_keys": keys.sweep,
+    "claim": claims.claim,
+    "claims": claims.claims,
+    "give": claims.give,
+    "ask": claims.ask,
+    "withdraw": claims.withdraw,
+    "exchange": loads.exchange,
+}

@@ -1,0 +1,1 @@
+"""Virtual time: greenlets in the place of threads and tasks."""
