@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import structlog
 
-from llcuda_net.cluster import leases
+from llcuda_net.cluster import keys, leases
 from llcuda_net.cluster.portions import Contents, Item, Life
 from llcuda_net.cluster.standing import Batch
 from llcuda_net.errors import StorageError
@@ -189,7 +189,11 @@ class Committer(abc.ABC):
             return self._ask(
                 lambda db: leases.append(db, me, number, contents.data, accepts, contents.ended)
             )
-        return self._change(partial(self._accept, me=me, number=number, contents=contents))
+        accept = partial(self._accept, me=me, number=number, contents=contents)
+        there, taken = self._change(accept)
+        for one in started:  # not before the commit: another attempt may find it otherwise
+            one.entry.taken = taken.get(one.accept.id)
+        return there
 
     def _look(self, db: Connection) -> None:
         """See whether the database still has what it had committed."""
@@ -201,15 +205,27 @@ class Committer(abc.ABC):
             self._soon(self.on_set_back)
         self._connection = db
 
-    def _accept(self, db: Connection, me: int, number: int, contents: Contents) -> bool:
-        """Write a batch with generations that have keys: those get on whose keys are theirs."""
+    def _accept(
+        self, db: Connection, me: int, number: int, contents: Contents
+    ) -> tuple[bool, dict[str, str]]:
+        """Write a batch with generations that have keys: those get on whose keys are theirs.
+
+        Returns:
+            Whether it is there; and those whose keys others have, or had: which.
+        """
         assert self.claim_keys is not None
         keyed = [one.accept for one in contents.started if one.accept.key is not None]
         taken = self.claim_keys(db, me, keyed)
-        for one in contents.started:
-            one.entry.taken = taken.get(one.accept.id)
         accepts = [one.accept for one in contents.started if one.accept.id not in taken]
-        return leases.append(db, me, number, contents.data, accepts, contents.ended)
+        new = leases.added(db, me, number, contents.data, accepts, contents.ended)
+        if new is False:
+            # An attempt whose answer was lost has decided. A key that another one had then may have
+            # become free since: who was not accepted then is not now.
+            mine = leases.owned(db, me)
+            refused = [one.id for one in accepts if one.id not in mine]
+            keys.release(db, refused)
+            taken |= dict.fromkeys(refused, "another one")
+        return new is not None, taken
 
     def _committed(self, life: Life, batch: Batch[Item]) -> None:
         """A batch is in the database: what waits for that may be told."""

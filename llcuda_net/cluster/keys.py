@@ -11,7 +11,9 @@ the next one may have it:
 - the generation came to an end, but not to its work: it is tried again;
 - its server is fenced, and it is nowhere: it was never accepted, or kept in memory only. All that
   the server had committed was committed before the fence, so a statement that sees the fence sees
-  that, too: nothing can appear later;
+  that, too: nothing can appear later. A server that a statement does not see is none that is gone:
+  the statement may be older, which has waited for another one's lock. (`leases.join` deletes what
+  servers have left that are forgotten.);
 - it is nowhere, and the server that took the key says itself that it does not have it.
 """
 
@@ -28,8 +30,8 @@ _VOID = (
     "EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation AND r.state <> 'done')"
     " OR (NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = k.generation)"
     " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation)"
-    " AND ((k.server = %(me)s AND k.generation = ANY(%(gone)s)) OR NOT EXISTS"
-    " (SELECT 1 FROM servers s WHERE s.number = k.server AND NOT s.fenced)))"
+    " AND ((k.server = %(me)s AND k.generation = ANY(%(gone)s)) OR EXISTS"
+    " (SELECT 1 FROM servers s WHERE s.number = k.server AND s.fenced)))"
 )
 _GIVEN = (
     "unnest(%(owners)s::text[], %(keys)s::bytea[], %(generations)s::text[], %(hashes)s::bytea[])"
@@ -60,8 +62,8 @@ _RELEASE = (
     " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation)"
 )
 _VOID_OF_OTHERS = (
-    "DELETE FROM keys k WHERE NOT EXISTS (SELECT 1 FROM servers s WHERE s.number = k.server"
-    " AND NOT s.fenced) AND NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = k.generation)"
+    "DELETE FROM keys k WHERE EXISTS (SELECT 1 FROM servers s WHERE s.number = k.server"
+    " AND s.fenced) AND NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = k.generation)"
     " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation)"
 )
 
@@ -101,7 +103,7 @@ def claim(
     """Take keys for generations of this server.
 
     Args:
-        keys: of one key the last one counts.
+        keys: of one key the last one counts; the others are told so.
         gone: generations that this server took keys for and does not have: where no other one has
             them either, their keys are free.
 
@@ -122,7 +124,10 @@ def claim(
     if row is None or row[0] != 1:
         return None
     # A statement of its own, which sees what those had committed for whom the first one waited.
-    return dict(db.execute(_OTHERS, given).fetchall())
+    taken: dict[str, str] = dict(db.execute(_OTHERS, given).fetchall())
+    chosen = {one: taken.get(unique[one].generation, unique[one].generation) for one in unique}
+    has = {one.generation: chosen[one.owner, one.key] for one in keys}
+    return {one: other for one, other in has.items() if one != other}
 
 
 class Accepted(Protocol):

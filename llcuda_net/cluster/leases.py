@@ -62,8 +62,11 @@ def join(db: Connection, name: str, address: str, seconds: float = LEASE) -> int
         (row[0], seconds),
     )
     db.execute(
-        "DELETE FROM servers WHERE adopted"
-        " AND ended < clock_timestamp() - make_interval(secs => %s)",
+        "WITH gone AS (DELETE FROM servers WHERE adopted"
+        " AND ended < clock_timestamp() - make_interval(secs => %s) RETURNING number)"
+        " DELETE FROM keys k USING gone WHERE k.server = gone.number"
+        " AND NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = k.generation)"
+        " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.id = k.generation)",
         (_REMEMBERED,),
     )
     _announce(db)
@@ -125,6 +128,18 @@ def append(
 
     False: this server is fenced. (Or the batch was deleted since, so nobody waits for it.)
     """
+    return added(db, me, number, data, accepts, ended) is not None
+
+
+def added(
+    db: Connection,
+    me: int,
+    number: int,
+    data: bytes,
+    accepts: Sequence[Accept] = (),
+    ended: Sequence[str] = (),
+) -> bool | None:
+    """As `append`; whether this attempt has added it. None: it is not there."""
     # What was deleted must not come back by an attempt that was long under way.
     sql = (
         "WITH me AS (SELECT number FROM servers"
@@ -146,8 +161,10 @@ def append(
             " WHERE g.id = ANY(%s) AND g.server = added.server)"
         )
         values.append([*ended])
-    row = db.execute(f"{sql} SELECT count(*) FROM me", values).fetchone()
-    return row is not None and row[0] == 1
+    row = db.execute(
+        f"{sql} SELECT (SELECT count(*) FROM me), (SELECT count(*) FROM added)", values
+    ).fetchone()
+    return None if row is None or row[0] != 1 else bool(row[1])
 
 
 def release(db: Connection, me: int, ids: Sequence[str]) -> bool:

@@ -9,8 +9,14 @@ import pytest
 
 from llcuda_net.cluster import keys, leases
 from llcuda_net.cluster.keys import Held, Key
+from llcuda_net.cluster.mirror import Mirror
+from llcuda_net.cluster.portions import Contents, Started
+from llcuda_net.errors import StorageError
 from llcuda_net.storage.postgres.connection import Connection
 from llcuda_net.storage.postgres.store import PostgresStore
+from llcuda_net.storage.records import Forgotten, encode
+from llcuda_net.storage.replica.bodies import joined
+from llcuda_net.storage.replica.interface import Accept
 from tests.support.cluster.database import OVER, Shared, shared
 from tests.support.storage.interleaving import standing, wait_for_lock
 from tests.support.storage.postgres import Postgres
@@ -59,7 +65,7 @@ def test_the_first_has_a_key_and_each_owner_keys_of_his_own(db: Shared) -> None:
 
 def test_of_one_key_twice_in_a_batch_the_last_one_counts(db: Shared) -> None:
     one = db.join()
-    assert claim(db, one, key("g1"), key("g2", "l"), key("g3")) == {}
+    assert claim(db, one, key("g1"), key("g2", "l"), key("g3")) == {"g1": "g3"}
     assert (meaning(db), meaning(db, "l")) == ("g3", "g2")
 
 
@@ -219,3 +225,105 @@ def test_what_is_begun_under_keys_of_one_beginning(db: Shared) -> None:
     assert claim(db, one, *mine, *others) == {}
     put(db, "g1", "done", "batch_a:1")
     assert sorted(db.do(lambda db: keys.begun(db, "ann", "batch_a:"))) == ["g0", "g2"]
+
+
+def test_the_key_of_a_server_that_joined_while_a_claim_waited_is_its_own(db: Shared) -> None:
+    one, other = db.join(), db.join()
+    first = partial(keys.claim, me=other, keys=[key("g0", "a")])
+    with standing(db.url, db.pool, lambda s: s.change("it", first)):
+        wanted = [key("g1", "a"), key("g2", "b")]
+        second = db.pool.submit(db.beside(partial(keys.claim, me=one, keys=wanted)))
+        wait_for_lock(db.url)
+        new = db.join()  # the statement that waits does not see it
+        assert claim(db, new, key("g3", "b")) == {}
+        db.do(lambda db: accept(db, new, "g3"))
+    assert second.result(60) == {"g1": "g0", "g2": "g3"}
+    assert meaning(db, "b") == "g3"
+
+
+def test_the_key_of_a_server_that_joined_while_a_sweep_waited_stays(db: Shared) -> None:
+    gone, one = db.join(), db.join()
+    assert claim(db, gone, key("g0", "a"), key("g1", "b")) == {}
+    db.fence(one, gone)
+    first = partial(keys.claim, me=one, keys=[key("g2", "a")])
+    with standing(db.url, db.pool, lambda s: s.change("it", first)):
+        late = db.pool.submit(db.beside(keys.sweep))
+        wait_for_lock(db.url)
+        new = db.join()
+        assert claim(db, new, key("g3", "b")) == {}
+        db.do(lambda db: accept(db, new, "g3"))
+    assert late.result(60) == 0
+    assert (meaning(db, "a"), meaning(db, "b")) == ("g2", "g3")
+
+
+def test_what_a_forgotten_server_has_left_goes_with_it(db: Shared) -> None:
+    gone, one = db.join(), db.join()
+    assert claim(db, gone, key("g1", "a"), key("g2", "b")) == {}
+    put(db, "g2", "done", "b")
+    db.fence(one, gone)
+    long_ago = "UPDATE servers SET adopted = true, ended = now() - interval '31 days'"
+    db.do(lambda db: db.execute(f"{long_ago} WHERE number = %s", (gone,)))
+    db.join()
+    assert (meaning(db, "a"), meaning(db, "b")) == (None, "g2")
+
+
+class _Entry:
+    """As JournalEntry, for the mirror."""
+
+    slot = 1
+    accepted_at = 0
+    taken: str | None = None
+
+
+def started(id_: str) -> Contents:
+    entry = Started(_Entry(), Accept(id_, "ann", "k", b"hash"))
+    return Contents(joined([encode(Forgotten(1))]), [entry], [])
+
+
+def taken(contents: Contents) -> str | None:
+    return contents.started[0].entry.taken
+
+
+@pytest.fixture
+def mirror(db: Shared) -> Iterator[Mirror]:
+    out = Mirror(db.url)
+    out.claim_keys = keys.claim_accepted
+    yield out
+    out._session.close()
+
+
+def test_who_was_refused_by_an_attempt_whose_answer_was_lost_is_not_accepted_by_the_next(
+    db: Shared, mirror: Mirror
+) -> None:
+    one, other = db.join(), db.join()
+    assert claim(db, other, key("g9")) == {}
+    first, again = started("g1"), started("g1")
+    assert mirror._write(one, 1, first)
+    assert taken(first) == "g9"
+    db.do(lambda db: keys.release(db, ["g9"]))  # nobody ever accepted that one
+    assert mirror._write(one, 1, again)
+    assert taken(again) is not None
+    assert db.do(lambda db: leases.owned(db, one)) == {}
+    # And who was accepted is so at each attempt.
+    for _ in range(2):
+        contents = started("g2")
+        assert mirror._write(one, 2, contents)
+        assert taken(contents) is None
+    assert {*db.do(lambda db: leases.owned(db, one))} == {"g2"}
+
+
+def test_who_has_a_key_is_not_told_before_the_commit(
+    db: Shared, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = db.join(), db.join()
+    assert claim(db, other, key("g9")) == {}
+
+    def lost(*_: object) -> bool:
+        raise StorageError("the connection is lost", StorageError.BUSY)
+
+    contents = started("g1")
+    with monkeypatch.context() as broken:
+        broken.setattr(leases, "added", lost)
+        with pytest.raises(StorageError):
+            mirror._write(one, 1, contents)
+    assert taken(contents) is None

@@ -52,7 +52,7 @@ class _Draw:
         rng, me = self._rng, self.server()
         if name == "renew":
             return me, rng.choice([_HOLDS, _OVER])
-        if name == "append":
+        if name in ("append", "added"):
             accepts = [Accept(id_, "ann") for id_ in dict.fromkeys(self.ids())]
             new = {one.id for one in accepts}
             ended = [id_ for id_ in self.ids(2) if id_ not in new]
@@ -116,7 +116,8 @@ def test_the_model_answers_as_postgresql_does(postgres: Postgres, seed: int) -> 
         migrate(session)
         for step in range(_STEPS):
             if draw.servers < 2 or rng.random() < 0.05:
-                name, values = "join", (f"s{step}", "a:1", rng.choice([_HOLDS, _OVER]))
+                name = "join"
+                values: tuple[Any, ...] = f"s{step}", "a:1", rng.choice([_HOLDS, _OVER])
                 draw.servers += 1
             else:
                 # Fences are rare enough that something happens before them.

@@ -63,7 +63,7 @@ class Keys:
                 self.keys[place] = Key(one.generation, me, one.request_hash)
         if self.broken == "keys-unchecked":
             return {}
-        has = {one.generation: self.keys[place].generation for place, one in unique.items()}
+        has = {one.generation: self.keys[one.owner, one.key].generation for one in keys}
         return {one: other for one, other in has.items() if one != other}
 
     def _is_void(self, one: Key, me: int, gone: Sequence[str]) -> bool:

@@ -128,10 +128,21 @@ class Database(Claims, Keys):
         ended: Sequence[str] = (),
     ) -> bool:
         """See cluster.leases."""
+        return self.added(me, number, data, accepts, ended) is not None
+
+    def added(
+        self,
+        me: int,
+        number: int,
+        data: bytes,
+        accepts: Sequence[Accept] = (),
+        ended: Sequence[str] = (),
+    ) -> bool | None:
+        """See cluster.leases."""
         if not self.may_write(me) or self.servers[me].trimmed >= number:
-            return False
+            return None
         if number in self.batches[me]:
-            return True
+            return False
         self.batches[me] = {**self.batches[me], number: data}
         for one in accepts:
             self.generations.setdefault(one.id, Generation(one.owner, me))
@@ -314,7 +325,7 @@ STATEMENTS: dict[str, Callable[..., Any]] = {
             *("identity", "join", "members", "renew", "hold", "append", "release", "trim"),
             *("expired", "fence", "fence_former", "leave", "was_fenced", "journal", "last"),
             *("owned", "adopt", "adopted", "taken", "orphaned"),
-            *("was_handed_over", "place"),
+            *("was_handed_over", "place", "added"),
         )
     },
     "hand_over": handing.hand_over,
