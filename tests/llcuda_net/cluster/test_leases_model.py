@@ -26,7 +26,7 @@ _STEPS = 300
 #: Seconds of leases: of those that hold, and of those that are over.
 _HOLDS, _OVER = 3600.0, -1.0
 #: Statements that are compared otherwise, or say nothing.
-_NOT_DRAWN = {"identity", "join"}
+_NOT_DRAWN = {"identity", "secret", "join"}
 
 
 class _Draw:

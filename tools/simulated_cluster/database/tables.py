@@ -83,6 +83,10 @@ class Database(Claims, Keys):
         """See cluster.leases."""
         return "store"
 
+    def secret(self) -> bytes:
+        """See cluster.leases."""
+        return b"secret"
+
     def join(self, name: str, address: str, seconds: float = LEASE) -> int:
         """See cluster.leases."""
         number = len(self.servers) + 1
@@ -322,7 +326,17 @@ STATEMENTS: dict[str, Callable[..., Any]] = {
     **{
         name: getattr(leases, name)
         for name in (
-            *("identity", "join", "members", "renew", "hold", "append", "release", "trim"),
+            *(
+                "identity",
+                "secret",
+                "join",
+                "members",
+                "renew",
+                "hold",
+                "append",
+                "release",
+                "trim",
+            ),
             *("expired", "fence", "fence_former", "leave", "was_fenced", "journal", "last"),
             *("owned", "adopt", "adopted", "taken", "orphaned"),
             *("was_handed_over", "place", "added"),
