@@ -305,7 +305,10 @@ class _Tail:
         return True
 
     def packed(self) -> Iterator[Chunk]:
-        """It as chunks."""
+        """It as chunks; none where it is nonsense: the log ends before it."""
+        parallel = self.ids, self.logprobs, self.counts
+        if any(part is not None and len(part) != len(self.pieces) for part in parallel):
+            return
         for begin in range(0, len(self.pieces), CHUNK):
             cut = slice(begin, begin + CHUNK)
             record = Appended(
@@ -344,10 +347,10 @@ def _assemble(opened: Opened, chunks: list[Chunk], events: list[_Event]) -> Open
     }
     # Epochs grow with time, so this is the order of the runs.
     out.splices = sorted(
-        (splice for splice in splices if splice.position <= count),
+        (splice for splice in splices if 0 <= splice.position <= count),
         key=lambda splice: (splice.position, splice.epoch),
     )
-    out.switches = [switches[position] for position in positions if position < count]
+    out.switches = [switches[position] for position in positions if 0 <= position < count]
     for end in events:
         if isinstance(end, Concluded):
             if end.count == count:
