@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
 import trio.lowlevel
 
-from llcuda_net.cluster.owners.loads import ModelLoad
+from llcuda_net.cluster.owners import loads
+from llcuda_net.cluster.owners.loads import Load, ModelLoad, OtherLoad
 from llcuda_net.cluster.owners.plan import PATIENCE
 from llcuda_net.cluster.standing import Standing
 from llcuda_net.config.upstreams import UpstreamSpec
@@ -17,6 +19,7 @@ from llcuda_net.config.users import User
 from llcuda_net.errors import StorageUnavailable
 from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest
 from llcuda_net.server.cluster.owners import LOOK, Owners
+from llcuda_net.storage.postgres.connection import Connection
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import Requirement
 from llcuda_net.upstream.pool import Pool
@@ -77,6 +80,19 @@ class Server:
         """It ends, and another one takes over."""
         self.running.cancel()
         self.place.shared.fence(fenced_by.place.number, self.place.number)
+
+
+@pytest.fixture(autouse=True)
+def virtual_ages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loads are as old as the clock of the test says: the database's clock is no virtual one."""
+    said: dict[int, float] = {}
+    exchange = loads.exchange
+
+    def timed(db: Connection, me: int, load: Load) -> list[OtherLoad]:
+        said[me] = now = trio.current_time()
+        return [replace(one, age=now - said[one.server]) for one in exchange(db, me, load)]
+
+    monkeypatch.setattr(loads, "exchange", timed)
 
 
 @pytest.fixture
