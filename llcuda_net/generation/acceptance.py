@@ -124,4 +124,4 @@ def _taken(generation: Generation) -> RequestError:
 
 def _kind(entry: JournalEntry | None) -> tuple[bool, bool, bool]:
     """Whether it waits for the system, the disk, the database of several servers."""
-    return (False,) * 3 if entry is None else (True, entry.synced, entry.replicated)
+    return (False,) * 3 if entry is None else (True, entry.synced, entry.acceptance_awaited)

@@ -100,6 +100,11 @@ class Publisher:
         self._grown.discard(generation)
         self._strict.discard(generation)
 
+    def flush(self) -> None:
+        """Send what waits in write buffers."""
+        while self.unflushed:
+            self.unflushed.pop().flush()
+
     def publish(self) -> None:
         """Journal what has come since the last time; show it when it is written, and send it."""
         journal = self._journal
@@ -149,8 +154,7 @@ class Publisher:
                     reader.pump()
         if uncommitted:
             self._show_when_committed(uncommitted)
-        while self.unflushed:
-            self.unflushed.pop().flush()
+        self.flush()
 
     def _show_when_committed(self, counts: dict[Generation, int]) -> None:
         """Show so many pieces of each generation as soon as other servers could continue it."""
@@ -172,8 +176,7 @@ class Publisher:
             if not generation.ended and count > generation.visible:
                 generation.durable = max(generation.durable, count)
                 generation.show(count)
-        while self.unflushed:
-            self.unflushed.pop().flush()
+        self.flush()
 
     def _refuse(self, counts: dict[Generation, int], error: StorageError) -> None:
         refusal = refused(error)

@@ -61,8 +61,7 @@ class Hosting:
 
     def flush(self) -> None:
         """Send what waits in write buffers."""
-        while self.publisher.unflushed:
-            self.publisher.unflushed.pop().flush()
+        self.publisher.flush()
 
     # -- requests ----------------------------------------------------------------------------
 

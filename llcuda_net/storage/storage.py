@@ -308,7 +308,7 @@ class Storage:
             StorageError: it is not, and must not be served.
         """
         await self._writer.room()
-        if entry.replicated and self.replica is not None:
+        if entry.acceptance_awaited and self.replica is not None:
             self.journal.write()
             await self.replica.until(entry.accepted_at)
         if entry.synced:

@@ -46,7 +46,7 @@ class JournalEntry:
         synced: whether its level asks for the disk.
         mirrored: whether the replica gets its records, too.
         awaited: whether its readers wait for the replica.
-        replicated: whether its acceptance does.
+        acceptance_awaited: whether its acceptance does.
         accepted_at: position of its acceptance in the replica.
         taken: another generation, which has its idempotency key; it is not accepted then.
         oldest: number of the segment with its oldest record.
@@ -55,6 +55,7 @@ class JournalEntry:
 
     __slots__ = (
         "_journal",
+        "acceptance_awaited",
         "accepted_at",
         "awaited",
         "bytes",
@@ -67,7 +68,6 @@ class JournalEntry:
         "mirrored",
         "oldest",
         "opened",
-        "replicated",
         "slot",
         "splices",
         "switches",
@@ -90,7 +90,7 @@ class JournalEntry:
         self.ends = 0
         self.durable = 0
         self.followed = False
-        self.mirrored = self.awaited = self.replicated = False
+        self.mirrored = self.awaited = self.acceptance_awaited = False
         self.accepted_at = 0
         self.taken: str | None = None
 
@@ -110,7 +110,7 @@ class JournalEntry:
         """Have the replica get what is appended from now on; it has what was before."""
         self.mirrored = True
         self.awaited = self.level.replicated
-        self.replicated = self.awaited or self.opened.key is not None
+        self.acceptance_awaited = self.awaited or self.opened.key is not None
 
     def append(
         self,

@@ -238,7 +238,7 @@ class Journal(DurableAppender):
             entry.mirror()
         self.add(entry, body)
         if replica is not None:
-            replica.accept(entry, Accept.of(opened), entry.replicated)
+            replica.accept(entry, Accept.of(opened), entry.acceptance_awaited)
         self._oldest.setdefault(self._segment.number, set()).add(entry)
         if entry.synced:
             self.appended[entry] = 0
@@ -298,7 +298,7 @@ class Journal(DurableAppender):
                     replica.add(slot, body, entry.awaited)
         for entry in {e for holders in self._oldest.values() for e in holders}:
             if entry.mirrored:
-                replica.accept(entry, Accept.of(entry.opened), entry.replicated)
+                replica.accept(entry, Accept.of(entry.opened), entry.acceptance_awaited)
         replica.send()
 
     async def compact(self) -> None:

@@ -70,7 +70,7 @@ class Takeover:
         entry.mirror()
         for body in restated(generation, entry.slot):
             self._replica.add(entry.slot, body, entry.awaited)
-        self._replica.accept(entry, Accept.of(generation.opened), entry.replicated)
+        self._replica.accept(entry, Accept.of(generation.opened), entry.acceptance_awaited)
 
     async def adopt(
         self,

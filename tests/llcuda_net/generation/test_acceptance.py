@@ -148,7 +148,7 @@ class Entry:
     def __init__(self, number: int, level: Level, replicated: bool) -> None:
         self.number = number
         self.synced = level.synced
-        self.replicated = replicated
+        self.acceptance_awaited = replicated
         self.taken = None
 
     def __eq__(self, other: object) -> bool:
