@@ -67,7 +67,7 @@ class Journal:
         opened.slot = entry.slot
         entry.mirror()
         self.add(entry, encode(opened))
-        self.replica.accept(entry, Accept.of(opened), entry.replicated)
+        self.replica.accept(entry, Accept.of(opened), entry.acceptance_awaited)
         return entry
 
     def restate(self, entry: JournalEntry, bodies: Iterable[bytes]) -> None:
