@@ -42,15 +42,8 @@ async def has(connection: ServerConnection, id_: str) -> bool:
     Raises:
         ConnectError, RequestError: it does not say.
     """
-    channel = Channel(Request(partial(wire.Attach, id=id_, credit=0)), NOT_AGAIN, detaches=True)
-    await connection.open(channel)
-    try:
-        await channel.receive()
-    except UnknownGeneration:
-        return False
-    finally:
-        channel.close()
-    return True
+    request = Request(partial(wire.Attach, id=id_, credit=0))
+    return await _knows(connection, Channel(request, NOT_AGAIN, detaches=True))
 
 
 async def list_at(connection: ServerConnection) -> list[dict[str, Any]]:
@@ -136,7 +129,11 @@ async def delete_at(connection: ServerConnection, id_: str) -> bool:
     Raises:
         ConnectError, RequestError: as `has`, or it still runs.
     """
-    channel = Channel(Request(partial(wire.Delete, id=id_)), NOT_AGAIN)
+    return await _knows(connection, Channel(Request(partial(wire.Delete, id=id_)), NOT_AGAIN))
+
+
+async def _knows(connection: ServerConnection, channel: Channel) -> bool:
+    """Whether the server knows of the generation about which it is asked something."""
     await connection.open(channel)
     try:
         await channel.receive()
