@@ -262,6 +262,9 @@ class Persistence:
         except OutcomeUnknown as refusal:
             return refused(refusal)
         except StorageError as refusal:
+            if entry.taken is not None:  # that was not known before
+                self._storage.forget(entry)
+                return None
             if refusal.code == StorageError.FENCED:
                 generation.entry = entry  # for `leave`: this is no end of it
                 return refused(refusal)

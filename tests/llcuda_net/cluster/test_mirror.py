@@ -23,19 +23,22 @@ from llcuda_net.cluster.portions import Life
 from llcuda_net.cluster.trimming import Trimming
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.users import User
-from llcuda_net.errors import StorageError
+from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.request import from_journal
+from llcuda_net.generation.state import State
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
 from llcuda_net.storage.journal.segments import restated
+from llcuda_net.storage.packed_log import PackedLog
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.migrations import migrate
 from llcuda_net.storage.postgres.opening import open_postgres
 from llcuda_net.storage.records import Ended, Level, Result, TokenLog
 from llcuda_net.storage.replica.interface import Accept, Adopted
+from llcuda_net.storage.starting import Recovered
 from llcuda_net.storage.storage import Storage
 from llcuda_net.upstream.interface import CompletionEvent
 from tests.support.storage.interleaving import standing, wait_for_lock
@@ -612,6 +615,41 @@ async def test_without_its_database_a_generation_goes_on(
         with trio.fail_after(60):
             while generation.visible < 4:  # noqa: ASYNC110
                 await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_whose_key_is_anothers_is_forgotten_also_when_its_end_came_first(
+    database: Database, tmp_path: Path
+) -> None:
+    one, other = database.join(), database.join()
+    first = partial(keys.claim, me=other, keys=[keys.Key("ann", "k", "g9", b"")])
+    ends: list[RequestError | None] = []
+    async with database.serving(tmp_path, one) as storage, trio.open_nursery() as nursery:
+        persistence = Persistence(storage, Level.CLUSTER)
+        with (
+            ThreadPoolExecutor(1) as pool,
+            standing(database.url, pool, lambda session: session.change("it", first)),
+        ):
+            entry = storage.start(opened(1, level=Level.CLUSTER, owner="ann", key="k"))
+            found = Recovered(entry, PackedLog(()), gap=False)
+            generation = from_journal(found, Settings(), User("ann"))
+            persistence.resume(generation, entry)
+
+            async def end() -> None:
+                ends.append(await persistence.finish(generation, State.CANCELLED, None))
+
+            nursery.start_soon(end)
+            await trio.to_thread.run_sync(wait_for_lock, database.url)
+            assert ends == []
+        with trio.fail_after(60):
+            while not ends:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert (ends, generation.entry, persistence.left()) == ([None], None, [])
+    assert database.owned(one) == set()
+    alone = Storage(tmp_path, interval=0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(alone.run)
+        assert alone.recovered == []
         nursery.cancel_scope.cancel()
 
 
