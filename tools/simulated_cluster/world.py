@@ -362,8 +362,9 @@ def _patched(
 
         for name, function in STATEMENTS.items():
             patch(sys.modules[function.__module__], function.__name__, statement(name))
-        # This one takes its statement by name.
-        patch(handing, "hand_over", statement("hand_over"))
+        # This one takes its statements by name.
+        for name in ("hand_over", "epoch_of"):
+            patch(handing, name, statement(name))
         patch(committer, "time", clock_of(scheduler))
         patch(membership, "migrate", lambda session: None)
         for module in (mirror, takeover, life, owners, routing, handing, placing):

@@ -7,13 +7,20 @@ receiver takes them over as from any other server, and if it dies before that, t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from llcuda_net.cluster.leases import HANDED_OVER
 from llcuda_net.storage.postgres.connection import Connection
 
 
-def hand_over(db: Connection, me: int, to: int, ids: Sequence[str], data: bytes) -> bool:
+def epoch_of(db: Connection, me: int, id_: str) -> int | None:
+    """The epoch of a generation of this server; None: it is none."""
+    sql = "SELECT epoch FROM generations WHERE id = %s AND server = %s"
+    row = db.execute(sql, (id_, me)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def hand_over(db: Connection, me: int, to: int, ids: Mapping[str, int], data: bytes) -> bool:
     """Hand generations of this server over; whether none of them is this server's any more.
 
     May be called again after its answer was lost. Locks: both servers' rows in the order of their
@@ -22,10 +29,14 @@ def hand_over(db: Connection, me: int, to: int, ids: Sequence[str], data: bytes)
     False: it cannot be, since one of the servers is fenced.
 
     Args:
+        ids: the generations, each with the epoch in which this server has it: after an attempt
+            whose answer was lost it may have been adopted from whom it went to, and run here.
         data: all records of all of them, as a batch of a journal.
     """
-    mine = "SELECT 1 FROM generations WHERE id = ANY(%s) AND server = %s"
-    if db.execute(mine, ([*ids], me)).fetchone() is None:
+    given = "unnest(%s::text[], %s::bigint[]) AS d (id, epoch)"
+    found = [*ids], [*ids.values()]
+    mine = f"SELECT 1 FROM generations g JOIN {given} USING (id, epoch) WHERE g.server = %s"
+    if db.execute(mine, (*found, me)).fetchone() is None:
         return True  # by an attempt whose answer was lost, or since this server is fenced
     rows = db.execute(
         "SELECT number FROM servers WHERE number = ANY(%s) AND NOT fenced ORDER BY number"
@@ -41,8 +52,9 @@ def hand_over(db: Connection, me: int, to: int, ids: Sequence[str], data: bytes)
     ).fetchone()
     assert row is not None
     moved = db.execute(
-        "UPDATE generations SET server = %s WHERE id = ANY(%s) AND server = %s",
-        (row[0], [*ids], me),
+        f"UPDATE generations g SET server = %s FROM {given}"
+        " WHERE g.id = d.id AND g.epoch = d.epoch AND g.server = %s",
+        (row[0], *found, me),
     ).rowcount
     if moved:
         db.execute("INSERT INTO journal VALUES (%s, 1, %s)", (row[0], data))

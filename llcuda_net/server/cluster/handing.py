@@ -21,7 +21,7 @@ from typing import Protocol, TypeVar
 import structlog
 import trio
 
-from llcuda_net.cluster.owners.handing import hand_over
+from llcuda_net.cluster.owners.handing import epoch_of, hand_over
 from llcuda_net.cluster.standing import Standing
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
@@ -169,9 +169,15 @@ class Handing:
         number = self._cluster.number
         try:
             await self._host.committed()  # so that its row is there
+            epoch = await self._cluster.change(
+                "a generation cannot be handed over",
+                partial(epoch_of, me=number, id_=generation.id),
+            )
         except RequestError as error:
             log.warning("not_handed_over", generation=generation.id, reason=error.message)
             return
+        if epoch is None:
+            return  # it is not this server's any more
         if ticket is not None and ticket.phase is not Phase.WAITING:
             return
         generation.suspend()
@@ -184,7 +190,8 @@ class Handing:
         if not found:
             return  # the server is no member any more, and does with it what is right then
         (left,) = found
-        move = partial(hand_over, me=number, to=server, ids=[generation.id], data=_records(left))
+        ids = {generation.id: epoch}
+        move = partial(hand_over, me=number, to=server, ids=ids, data=_records(left))
         # Until it is known whose it is nobody may go on with it here.
         while (moved := await self._try(number, move)) is None:  # noqa: ASYNC110
             await trio.sleep(LOOK)

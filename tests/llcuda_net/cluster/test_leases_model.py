@@ -70,7 +70,10 @@ class _Draw:
             pair = rng.choice([(me, self.server()), *self.adopters[-3:]])
             return *pair, rng.randint(9, 16), found
         if name == "hand_over":
-            return me, self.server(), list(dict.fromkeys(self.ids())), joined([self.data()])
+            ids = {id_: rng.choice([1, 1, 2]) for id_ in self.ids()}
+            return me, self.server(), ids, joined([self.data()])
+        if name == "epoch_of":
+            return me, f"g{rng.randint(1, 12)}"
         if name in ("orphaned", "release_keys"):
             return (list(dict.fromkeys(self.ids(8))),)
         if name == "claim_keys":

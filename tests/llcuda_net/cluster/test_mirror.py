@@ -631,7 +631,7 @@ async def test_one_whose_key_is_anothers_is_forgotten_also_when_its_end_came_fir
             standing(database.url, pool, lambda session: session.change("it", first)),
         ):
             entry = storage.start(opened(1, level=Level.CLUSTER, owner="ann", key="k"))
-            found = Recovered(entry, PackedLog(()), gap=False)
+            found = Recovered(entry, PackedLog([]), gap=False)
             generation = from_journal(found, Settings(), User("ann"))
             persistence.resume(generation, entry)
 

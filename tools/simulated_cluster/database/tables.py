@@ -5,7 +5,7 @@ tests/llcuda_net/cluster/test_leases_model.py compares it with PostgreSQL, state
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -301,9 +301,13 @@ class Database(Claims, Keys):
         known = {id_ for _, id_ in self.adoptions} | self.generations.keys() | self.results.keys()
         return {*ids} - known
 
-    def hand_over(self, me: int, to: int, ids: Sequence[str], data: bytes) -> bool:
+    def epoch_of(self, me: int, id_: str) -> int | None:
         """See cluster.owners.handing."""
-        mine = [id_ for id_ in ids if id_ in self.owned(me)]
+        return self.owned(me).get(id_)
+
+    def hand_over(self, me: int, to: int, ids: Mapping[str, int], data: bytes) -> bool:
+        """See cluster.owners.handing."""
+        mine = [id_ for id_, epoch in ids.items() if self.owned(me).get(id_) == epoch]
         if not mine:
             return True
         if me == to or self.is_fenced(me) or self.is_fenced(to):
@@ -343,6 +347,7 @@ STATEMENTS: dict[str, Callable[..., Any]] = {
         )
     },
     "hand_over": handing.hand_over,
+    "epoch_of": handing.epoch_of,
     "claim_keys": keys.claim,
     "find_key": keys.find,
     "unknown_keys": keys.unknown,

@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 
 from llcuda_net.cluster import leases, recovery
-from llcuda_net.cluster.owners.handing import hand_over
+from llcuda_net.cluster.owners.handing import epoch_of, hand_over
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.segments import restated
 from llcuda_net.storage.replica.bodies import joined
-from llcuda_net.storage.replica.interface import Accept
+from llcuda_net.storage.replica.interface import Accept, Adopted
 from tests.support.cluster.database import Shared, shared
 from tests.support.storage.interleaving import standing, wait_for_lock
 from tests.support.storage.postgres import Postgres
@@ -38,7 +38,7 @@ def owner(db: Shared) -> int | None:
 
 
 def hand(db: Shared, me: int, to: int) -> bool:
-    return db.do(partial(hand_over, me=me, to=to, ids=["g"], data=RECORDS))
+    return db.do(partial(hand_over, me=me, to=to, ids={"g": 1}, data=RECORDS))
 
 
 def test_the_receiver_takes_it_over_as_from_a_server_that_died(db: Shared) -> None:
@@ -89,10 +89,29 @@ def test_not_to_a_fenced_server_nor_by_one(db: Shared) -> None:
 def test_a_fence_of_the_giver_comes_wholly_before_or_after(db: Shared) -> None:
     giver, receiver, third = db.join(-1.0), db.join(), db.join()
     accepted(db, giver)
-    give = partial(hand_over, me=giver, to=receiver, ids=["g"], data=RECORDS)
+    give = partial(hand_over, me=giver, to=receiver, ids={"g": 1}, data=RECORDS)
     with standing(db.url, db.pool, lambda s: s.change("it", give)) as done:
         fenced = db.pool.submit(db.beside(partial(leases.fence, me=third, other=giver)))
         wait_for_lock(db.url)
     assert done.result(60) is True
     assert fenced.result(60) is True
     assert db.do(lambda db: leases.owned(db, giver)) == {}  # there is nothing to adopt from it
+
+
+def test_what_came_back_after_a_lost_answer_is_not_handed_over_again(db: Shared) -> None:
+    giver, receiver, third = db.join(), db.join(), db.join()
+    accepted(db, giver)
+    assert db.do(partial(epoch_of, me=giver, id_="g")) == 1
+    assert db.do(partial(epoch_of, me=receiver, id_="g")) is None
+    assert hand(db, giver, receiver)
+    ghost = owner(db)
+    assert ghost is not None
+    # The receiver dies, and the giver adopts what it was to have.
+    db.fence(third, receiver)
+    assert db.do(lambda db: leases.fence(db, giver, ghost))
+    adopted = [Adopted("g", [*restated(OpenGeneration(opened(1, generation="g")), 1)], 1)]
+    assert db.do(lambda db: leases.adopt(db, giver, ghost, 2, adopted)) == {"g": 2}
+    # An attempt that was under way for long, or one that does not know of it.
+    for to in (receiver, third):
+        assert hand(db, giver, to)
+        assert owner(db) == giver

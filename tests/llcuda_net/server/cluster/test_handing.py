@@ -112,7 +112,7 @@ async def test_what_waits_goes_in_its_order_as_much_as_there_are_slots_for(
     async with rig(monkeypatch) as server:
         for id_ in ("a", "b", "c"):
             server.begin(id_)
-        await trio.sleep(DUE + 2 * LOOK)
+        await trio.sleep(DUE + 2.5 * LOOK)  # between two looks
         assert (server.moved, server.handing.due) == ([], {"key": 3})
         server.free = 2
         await trio.sleep(2 * LOOK)
