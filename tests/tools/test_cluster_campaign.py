@@ -7,7 +7,7 @@ import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,10 @@ from llcuda_net.client.events import Piece, Result
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.request import check_position
+from llcuda_net.storage.postgres.store import PostgresStore
 from llcuda_net.storage.records import TokenLog
-from tests.support.campaigns import conducted, long_enough, result
+from tests.support.campaigns import conducted, job, long_enough, result
+from tests.support.storage.postgres import Postgres
 from tools import cluster_campaign
 from tools.campaign.http_clients import WrongError
 from tools.campaign.jobs import Job
@@ -36,7 +38,7 @@ from tools.cluster.database import Database
 from tools.cluster.faults import CLIENTS, DATABASE, Faults, Timing
 from tools.cluster.links import Gate, Link, Network, State
 from tools.cluster.member import Member, complaints_of
-from tools.cluster.trace import named_in, of_logs
+from tools.cluster.trace import named_in, of_database, of_logs
 from tools.cluster.who import holder
 from tools.crash.batches import Work
 
@@ -108,6 +110,18 @@ def test_a_violation_is_told_with_what_its_reader_did_and_what_logs_say(tmp_path
         "10:00:01.123 s2-1: generation_resumed pieces 3",
         "10:00:02.123 s1-1: generation_resumed pieces 3",
     ]
+
+
+def test_what_the_database_knows_of_a_generation_is_told(postgres: Postgres) -> None:
+    url = postgres.new_database()
+    with closing(PostgresStore(url, write=True)) as store:
+        failed = {"code": "upstream_error", "message": "it broke"}
+        store.put([result(job(), id=ID, state="failed", error=failed)])
+    lives, stored = of_database(ID, url)
+    assert lives == "database: lives: "
+    assert stored.endswith(f": failed, 4 pieces, spliced at []: {failed}")
+    (away,) = of_database(ID, "postgresql://127.0.0.1:9/nothing")
+    assert away.startswith("database: ")
 
 
 def test_a_traceback_in_a_log_is_one_complaint_that_says_how_it_ends() -> None:

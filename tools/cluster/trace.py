@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
+
+from llcuda_net.errors import StorageError
+from llcuda_net.storage.postgres.store import PostgresStore
 
 #: Generations that are looked for, and lines that are told of each: the last ones.
 _MOST, _LINES = 3, 40
@@ -59,14 +63,19 @@ def of_database(id_: str, url: str) -> list[str]:
                 name, number, epoch, fenced, adopter = has
                 gone = f", which is fenced; its adopter: {adopter}" if fenced else ""
                 out.append(f"database: {name}, life {number}, has it, epoch {epoch}{gone}")
-            stored = db.execute(
-                "SELECT seq, state FROM llcuda.results WHERE id = %s", (id_,)
-            ).fetchone()
-            if stored is not None:
-                out.append(f"database: its result is number {stored[0]}, {stored[1]}")
             lives = db.execute("SELECT number, name, fenced FROM llcuda.servers ORDER BY 1")
             told = (f"{n} {name}{' fenced' * fenced}" for n, name, fenced in lives.fetchall())
             out.append(f"database: lives: {', '.join(told)}")
-    except psycopg.Error as error:
+        with closing(PostgresStore(url)) as store:
+            result = store.get(id_)
+        if result is not None:
+            ended = datetime.fromtimestamp(result.finished / 1e9, UTC)
+            why = f": {result.error}" if result.error else ""
+            count = len(result.log.pieces)
+            out.append(
+                f"database: its result, of {ended:%H:%M:%S.%f}: {result.state}, {count} pieces, "
+                f"spliced at {[one.position for one in result.continuations]}{why}"
+            )
+    except (psycopg.Error, StorageError) as error:
         out.append(f"database: {str(error).strip().splitlines()[0]}")
     return out
