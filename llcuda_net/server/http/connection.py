@@ -385,7 +385,9 @@ class HttpConnection:
             return
         if isinstance(failure, HttpError | RequestError) and not exchange.started:
             raise failure
-        if failure is not None:
+        if isinstance(failure, HttpError | RequestError):  # no bug: its head was sent before
+            self._log.warning("http_answer_cut", id=exchange.request.id, reason=failure.message)
+        elif failure is not None:
             self._log.error("http_request_crashed", id=exchange.request.id, exc_info=failure)
         if exchange.started:
             exchange.keep_alive = False  # the client sees that the end is missing

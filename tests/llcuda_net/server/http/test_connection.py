@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.config.token_file import Users
@@ -399,6 +400,25 @@ async def test_what_still_runs_at_the_end_is_handed_back(autojump_clock: trio.ab
         answer = await peers[1].answer()
         assert (answer.status, answer.error["message"]) == (503, "later")
         assert stopped == [error]
+
+
+async def test_an_answer_that_is_cut_off_is_no_crash(autojump_clock: trio.abc.Clock) -> None:
+    async def download(exchange: Exchange) -> None:
+        exchange.begin_stream()
+        exchange.write(b"one")
+        exchange.flush()
+        await trio.sleep_forever()
+
+    async with http_rig(Route("GET", "/download", download)) as rig:
+        peer = rig.connect()
+        await peer.send(b"GET /download HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await wait_all_tasks_blocked()
+        with capture_logs() as said:
+            for connection in rig.connections:
+                connection.hand_back(ShuttingDown("later", retry=True))
+            assert (await peer.rest()).endswith(b"3\r\none\r\n")
+    (cut,) = [one for one in said if "answer" in one["event"] or "crashed" in one["event"]]
+    assert (cut["event"], cut["reason"]) == ("http_answer_cut", "later")
 
 
 async def test_a_request_whose_token_is_taken_away_ends(autojump_clock: trio.abc.Clock) -> None:
