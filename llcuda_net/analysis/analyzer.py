@@ -24,7 +24,8 @@ import trio
 from llcuda_net.analysis.certainty import certainty_stats
 from llcuda_net.analysis.embedding_backend import EmbeddingBackend
 from llcuda_net.analysis.embeddings import MAX_TEXT, LongTexts
-from llcuda_net.analysis.vector_index import RECIPE, Found, VectorIndex, combine, quantised
+from llcuda_net.analysis.shards import OtherShards, Shards
+from llcuda_net.analysis.vector_index import RECIPE, Found, combine, quantised
 from llcuda_net.config.users import User, view_of
 from llcuda_net.errors import RequestError, UpstreamNotReady
 from llcuda_net.generation.persistence import Persistence
@@ -63,6 +64,10 @@ class Analyst:
         upstream: embeds them.
         scheduler: knows when nobody uses a slot, and gives one to a search.
         prepare: makes the kernels ready elsewhere, before they are first used here.
+        others: the servers that hold other vectors; None: this one holds all.
+
+    Attributes:
+        shards: the vectors that are searched.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Analyst:
         scheduler: Scheduler,
         *,
         prepare: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+        others: OtherShards | None = None,
     ) -> None:
         self._prepare = prepare
         self._persistence = persistence
@@ -90,21 +96,24 @@ class Analyst:
         #: It has not failed beside the upstream.
         self._spare = True
         self._failures = (0, 0)  # of which result, and how many
-        self._index: tuple[Space, VectorIndex] | None = None
-        self._loading = trio.Lock()
+        self.shards = Shards(self._read, self._ready, others)
         self._moved = -math.inf  # when something was last analysed, or there was nothing
 
     def __repr__(self) -> str:
-        indexed = 0 if self._index is None else self._index[1].count(None)
         state = "new results" if self._news.is_set() else "idle or at work"
-        return f"<Analyst: {state}, {indexed} indexed, embeds with {self._upstream!r}>"
+        return f"<Analyst: {state}, {self.shards!r}, embeds with {self._upstream!r}>"
 
     def wake(self) -> None:
         """There may be something new."""
         self._news.set()
 
     async def run(self) -> None:
-        """Analyse until cancelled."""
+        """Analyse, and hold what is searched, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.shards.run)
+            await self._analyse()
+
+    async def _analyse(self) -> None:
         while True:
             await self._news.wait()
             self._news = trio.Event()
@@ -205,7 +214,7 @@ class Analyst:
         await self._upstream.settled()
         space = await self._space()
         if space is not None:
-            await self._index_of(space)
+            await self.shards.index_of(space)
         after, count = (0 if space is None else space.seq), self._batch
         number = 0 if space is None else space.id
         documents = await self._read(
@@ -260,16 +269,13 @@ class Analyst:
     async def _keep(
         self, space: Space, documents: list[Document], parts: Sequence[Sequence[list[float]]]
     ) -> None:
-        index = None if self._index is None or self._index[0].id != space.id else self._index[1]
-
         def keep(store: Store) -> None:
             found = zip(documents, quantised(combine(parts)), strict=True)
             rows = [(one.seq, *codes) for one, codes in found if codes is not None]
             store.analyses.embed(space.id, documents[-1].seq, rows)
-            if index is not None:
-                index.follow(store.analyses, space)
 
         await self._read(keep)
+        await self.shards.follow(space)
 
     async def _dimension(self) -> int:
         (vector,) = await self._texts.vectors(["dimension"])
@@ -278,7 +284,7 @@ class Analyst:
     async def _open_space(self, dim: int) -> Space:
         model = self._upstream.fingerprint()
         space: Space = await self._read(lambda store: store.analyses.open_space(model, dim, RECIPE))
-        await self._index_of(space)
+        await self.shards.index_of(space)
         return space
 
     async def _space(self) -> Space | None:
@@ -292,20 +298,12 @@ class Analyst:
                 return found
         return None
 
-    async def _index_of(self, space: Space) -> VectorIndex:
-        """The embeddings of a space in memory, all that are in the store by now."""
-        async with self._loading:
-            if self._index is None or self._index[0].id != space.id:
-                index: VectorIndex = await self._read(
-                    lambda store: VectorIndex.load(store.analyses, space)
-                )
-                self._index = (space, index)
-            else:  # another server may have added some
-                index = self._index[1]
-                await self._read(lambda store: index.follow(store.analyses, space))
-            return index
-
     # -- for requests -------------------------------------------------------------------------
+
+    @property
+    def embeds(self) -> bool:
+        """Whether something that embeds texts is up."""
+        return self._upstream.backend is not None
 
     async def search(self, text: str, k: int, user: User) -> Found:
         """The k of a user's results (an admin's: of all) nearest to a text, of those analysed.
@@ -329,9 +327,7 @@ class Analyst:
         hits: list[tuple[Summary, str, float]] = []
         searched = 0
         if space is not None and len(vector) == space.dim:
-            index = await self._index_of(space)
-            searched = index.count(owner)
-            hits = await self._read(lambda store: index.search(vector, k, store.analyses, owner))
+            hits, searched = await self.shards.search(space, vector, k, owner)
         return Found(hits, searched, await self._backlog(owner), user.admin)
 
     async def _backlog(self, owner: str | None = None) -> int:
@@ -345,14 +341,14 @@ class Analyst:
 
     async def _stored(self) -> bool:
         """Whether there are embeddings to be read."""
-        return self._index is None and bool(await self._read(lambda s: s.analyses.spaces()))
+        return self.shards.empty and bool(await self._read(lambda s: s.analyses.spaces()))
 
     async def report(self, owner: str | None = None) -> dict[str, Any]:
         """The part of a status report about an owner's results (None: about all)."""
         out: dict[str, Any] = {"backlog": await self._backlog(owner)}
         if self._upstream.properties is not None:
             out["embeddings"] = self._upstream.properties is not self._refused
-        out["indexed"] = 0 if self._index is None else self._index[1].count(owner)
+        out["indexed"] = self.shards.count(owner)
         return out
 
 

@@ -10,17 +10,16 @@ does without its 100 MB.
 from __future__ import annotations
 
 import threading
-from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from llcuda_net.analysis.owner_vectors import Nearest, OwnerVectors, Row, best_of
+from llcuda_net.storage.results.buckets import ALL
 from llcuda_net.storage.results.interface import Analyses, Space, Summary
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from llcuda_kernels import VectorStore
 
 #: Identifies the way in which a result becomes a vector; another way needs another number.
 RECIPE = 1
@@ -80,10 +79,6 @@ def quantised(vectors: np.ndarray[Any, Any]) -> list[tuple[float, bytes] | None]
     ]
 
 
-#: An embedding in memory: owner, the result's number, scale and codes.
-Row = tuple[str, int, float, bytes]
-
-
 class VectorIndex:
     """The embeddings of one space in memory; a thread may search while another adds.
 
@@ -91,35 +86,80 @@ class VectorIndex:
 
     Each owner's are apart, so that those of others cost a search nothing and cannot be found by
     it. A search over all searches each owner's and takes the best of them.
+
+    A server of a cluster holds those of some buckets only. Which, and with them the vectors that
+    are searched, is replaced at once: who has looked at both has looked at the same.
     """
 
     def __init__(self, dim: int) -> None:
         self._dim = dim
-        self._owned: dict[str, _OwnerVectors] = {}
+        self._now = _Content(0, {})
         self._adding = threading.Lock()
         self._last = 0  # the id of the newest embedding that was read
         self._reading = threading.Lock()
+        self._changing = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<VectorIndex: {self.count(None)} of {len(self._owned)} owners, dim {self._dim}>"
+        owners = len(self._now.owned)
+        return f"<VectorIndex: {self.count(None)} of {owners} owners, dim {self._dim}>"
 
     @classmethod
-    def load(cls, analyses: Analyses, space: Space) -> VectorIndex:
-        """All that is stored of a space. Raises StorageError."""
+    def load(cls, analyses: Analyses, space: Space, buckets: int = ALL) -> VectorIndex:
+        """What is stored of a space, of results in some buckets. Raises StorageError."""
         out = cls(space.dim)
-        out.follow(analyses, space)
+        out.hold(analyses, space, buckets)
         return out
 
-    def follow(self, analyses: Analyses, space: Space) -> None:
-        """Add what was stored of its space since the last time. Raises StorageError."""
-        with self._reading:
-            for page in analyses.embeddings(space.id, self._last):
-                self.add([(one.owner, one.seq, one.scale, one.codes) for one in page])
-                self._last = page[-1].id
+    @property
+    def buckets(self) -> int:
+        """Those whose embeddings are all here."""
+        return self._now.buckets
 
-    def count(self, owner: str | None) -> int:
-        """How many of an owner (None: everybody) can be found now."""
-        return sum(len(owned) for owned in self._of(owner))
+    def follow(self, analyses: Analyses, space: Space) -> int:
+        """Add what was stored of its space since the last time. Raises StorageError.
+
+        Returns the buckets of which all that is stored now is here. What `hold` reads goes as far
+        as what was followed before, so of other buckets the newest may be missing until the next
+        time.
+        """
+        with self._reading:
+            buckets = self.buckets
+            if buckets:
+                self._last = self._read(analyses, space, buckets, self._last) or self._last
+            return buckets
+
+    def hold(self, analyses: Analyses, space: Space, buckets: int) -> None:
+        """Read what is missing of these buckets, and drop all others.
+
+        What is here can be searched meanwhile. Raises StorageError, and then it stays as it was.
+        """
+        with self._changing:
+            before = self.buckets
+            missing = buckets & ~before
+            new = VectorIndex(self._dim)
+            upto = self._last if before else None
+            last = new._read(analyses, space, missing, 0, upto) if missing else 0
+            with self._reading:
+                if not before:
+                    self._last = last
+                elif missing:  # what came meanwhile
+                    new._read(analyses, space, missing, upto or 0, self._last)
+                with self._adding:
+                    self._now = self._now.merged(new._now.owned, before & buckets, buckets)
+
+    def _read(
+        self, analyses: Analyses, space: Space, buckets: int, after: int, upto: int | None = None
+    ) -> int:
+        """Add what is stored behind an id; the id of the last one, 0 if there is none."""
+        last = 0
+        for page in analyses.embeddings(space.id, after, upto=upto, buckets=buckets):
+            self.add([(one.owner, one.seq, one.scale, one.codes) for one in page])
+            last = page[-1].id
+        return last
+
+    def count(self, owner: str | None, buckets: int = ALL) -> int:
+        """How many of an owner (None: everybody), in some buckets, can be found now."""
+        return self._now.count(owner, buckets)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Add results that are not there yet."""
@@ -130,12 +170,35 @@ class VectorIndex:
                 by_owner.setdefault(row[0], []).append(row)
         with self._adding:
             for owner, found in by_owner.items():
-                owned = self._owned.get(owner)
+                owned = self._now.owned.get(owner)
                 if owned is None:
                     # A new dictionary: a search may be going through the old one.
-                    owned = _OwnerVectors(self._dim)
-                    self._owned = {**self._owned, owner: owned}
+                    owned = OwnerVectors(self._dim)
+                    self._now = replace(self._now, owned={**self._now.owned, owner: owned})
                 owned.add(found)
+
+    def answer(
+        self, query: Sequence[float], k: int, owner: str | None, wanted: int, gone: Collection[int]
+    ) -> Answer:
+        """The k nearest of an owner (None: of all) that are here.
+
+        Args:
+            wanted: those that are covered and counted, as far as they are here: of what was
+                followed.
+            gone: results that are deleted.
+        """
+        import numpy as np
+
+        now = self._now
+        there = now.of(owner)
+        vector = np.asarray(query, np.float32)
+        if gone:
+            for owned in there:
+                owned.discard(gone)
+        found = [one for owned in there for one in owned.nearest(vector, k)]
+        covered = now.buckets & wanted
+        count = now.count(owner, ALL if covered == now.buckets else covered)
+        return Answer(best_of(found, k), covered, count)
 
     def search(
         self, query: Sequence[float], k: int, analyses: Analyses, owner: str | None
@@ -144,86 +207,70 @@ class VectorIndex:
 
         Each has its summary, the beginning of its text, and the cosine. Raises StorageError.
         """
-        import numpy as np
-
-        vector = np.asarray(query, np.float32)
-        places = [(owned, owned.nearest(vector, k)) for owned in self._of(owner)]
+        gone: list[int] = []
         while True:
-            found = [(score, seq, row, owned) for owned, best in places for score, seq, row in best]
-            found.sort(key=lambda one: (-one[0], one[1]))
-            del found[k:]
-            there = analyses.summaries([seq for _, seq, _, _ in found])
-            if owner is not None:  # a damaged store may have named another one
-                there = {seq: one for seq, one in there.items() if one[0].owner == owner}
-            gone = [(owned, row) for _, seq, row, owned in found if seq not in there]
+            best = self.answer(query, k, owner, ALL, gone).best
+            hits, gone = existing(best, analyses, owner)
             if not gone:
-                return [(*there[seq], score) for score, seq, _, _ in found]
-            for owned, row in gone:  # pruned since: never to be found again
-                owned.vectors.discard(row)
-            again = {id(owned) for owned, _ in gone}
-            places = [
-                (owned, owned.nearest(vector, k) if id(owned) in again else best)
-                for owned, best in places
-            ]
+                return hits
 
-    def _of(self, owner: str | None) -> list[_OwnerVectors]:
-        owned = self._owned
+
+def existing(
+    best: Nearest, analyses: Analyses, owner: str | None
+) -> tuple[list[tuple[Summary, str, float]], list[int]]:
+    """The results of what was found, and the numbers of those that are deleted, or not the owner's,
+    as a damaged store may say. Raises StorageError.
+    """
+    there = analyses.summaries([seq for _, seq in best])
+    if owner is not None:
+        there = {seq: one for seq, one in there.items() if one[0].owner == owner}
+    hits = [(*there[seq], score) for score, seq in best if seq in there]
+    return hits, [seq for _, seq in best if seq not in there]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found in some buckets.
+
+    Attributes:
+        best: the nearest.
+        buckets: those that were searched wholly, of those that were wanted.
+        searched: how many results of these were searched.
+    """
+
+    best: Nearest
+    buckets: int
+    searched: int
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What is in memory: the buckets, and by owner the vectors of all of their results."""
+
+    buckets: int
+    owned: dict[str, OwnerVectors]
+
+    def of(self, owner: str | None) -> list[OwnerVectors]:
+        """The vectors of an owner (None: of each)."""
         if owner is None:
-            return list(owned.values())
-        return [owned[owner]] if owner in owned else []
+            return list(self.owned.values())
+        return [self.owned[owner]] if owner in self.owned else []
 
+    def count(self, owner: str | None, buckets: int) -> int:
+        """How many of an owner (None: of all) can be found, of results in these buckets."""
+        return sum(owned.count(buckets) for owned in self.of(owner))
 
-class _OwnerVectors:
-    """One owner's vectors, and the number of the result of each."""
-
-    def __init__(self, dim: int) -> None:
-        self._dim = dim
-        self._seqs = array("q")
-        self._store: VectorStore | None = None
-        #: Codes and scales that are not in the store yet, which the first search makes.
-        self._waiting: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
-        self._making = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._seqs) if self._store is None else len(self._store)
-
-    @property
-    def vectors(self) -> VectorStore:
-        """What can be searched."""
-        import numpy as np
-
-        from llcuda_kernels import VectorStore
-
-        with self._making:
-            if self._store is None:
-                store = VectorStore(self._dim)
-                if self._waiting:
-                    codes, scales = zip(*self._waiting, strict=True)
-                    store.append_codes(np.concatenate(codes), np.concatenate(scales))
-                    self._waiting.clear()
-                self._store = store
-            return self._store
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Add rows; by one thread at a time."""
-        import numpy as np
-
-        codes = np.frombuffer(b"".join(row[3] for row in rows), np.int8)
-        scales = np.array([row[2] for row in rows], np.float32)
-        codes = codes.reshape(len(rows), -1)
-        with self._making:
-            # First the numbers: a search looks them up by rows.
-            self._seqs.extend(row[1] for row in rows)
-            if self._store is None:
-                self._waiting.append((codes, scales))
+    def merged(self, new: dict[str, OwnerVectors], kept: int, buckets: int) -> _Content:
+        """With what is new, and of what is here with those in `kept` alone."""
+        out: dict[str, OwnerVectors] = {}
+        for owner in {**self.owned, **new}:
+            here, more = self.owned.get(owner), new.pop(owner, None)
+            if here is None:
+                found = more
+            elif more is None and kept == self.buckets:
+                found = here
             else:
-                self._store.append_codes(codes, scales)
-
-    def nearest(self, vector: np.ndarray[Any, Any], k: int) -> list[tuple[float, int, int]]:
-        """Cosine, number and row of the k nearest."""
-        scores, rows = self.vectors.search(vector, k)
-        return [
-            (float(score), self._seqs[row], int(row))
-            for score, row in zip(scores[0], rows[0], strict=True)
-            if row >= 0
-        ]
+                found = here.merged(more, buckets)
+            if found is not None and found.count(ALL):
+                out[owner] = found
+        return _Content(buckets, out)

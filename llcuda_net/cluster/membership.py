@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import structlog
@@ -120,6 +121,24 @@ class Membership:
         before, self._heard = self._heard, self._clock()
         if before is not None and self._heard - before > WEDGED:
             self.wake()
+
+    def report(self) -> dict[str, Any]:
+        """Who it is, and who else there is, as the status document has it."""
+        return {
+            "name": self.name,
+            "number": self.number,
+            "address": self.address,
+            "members": [
+                {
+                    "name": one.name,
+                    "number": one.number,
+                    "address": one.address,
+                    "started": round(one.started, 3),
+                    "lease": round(one.seconds, 3),
+                }
+                for one in self.members
+            ],
+        }
 
     # -- its lives ----------------------------------------------------------------------------
 

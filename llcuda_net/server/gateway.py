@@ -200,6 +200,7 @@ class Gateway:
             check_open=self._check_open,
             elsewhere=self.elsewhere,
             embed_elsewhere=None if cluster is None else cluster.embed,
+            search_elsewhere=None if cluster is None else cluster.vectors.search,
         )
         #: This server, as the others of its cluster see it.
         self.hosting = Hosting(
@@ -229,9 +230,16 @@ class Gateway:
         pool, scheduler, persistence = self.pool, self.scheduler, self._persistence
         self.analyst = None
         if self.settings.analysis and persistence.keeps:
+            vectors = None if self.cluster is None else self.cluster.vectors
             self.analyst = Analyst(
-                persistence, EmbeddingBackend(pool), scheduler, prepare=prepare_kernels
+                persistence,
+                EmbeddingBackend(pool),
+                scheduler,
+                prepare=prepare_kernels,
+                others=vectors,
             )
+            if vectors is not None:
+                vectors.shards = self.analyst.shards
         self._reporter = Reporter(pool, scheduler, self.registry, persistence, self.models)
         self.watch = Watches()
         self._history = History(pool, scheduler, self.registry)

@@ -10,7 +10,8 @@ import trio
 
 from llcuda_net.analysis import embeddings
 from llcuda_net.analysis.analyzer import Analyst
-from llcuda_net.analysis.vector_index import Found
+from llcuda_net.analysis.shards import Question
+from llcuda_net.analysis.vector_index import Answer, Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.upstreams import EMBEDDINGS, RERANK
 from llcuda_net.config.users import Priority, User, view_of
@@ -50,6 +51,7 @@ class FoundWords:
 
 
 EmbedElsewhere = Callable[[Sequence[str], User, str | None], Awaitable[list[bytes] | None]]
+SearchElsewhere = Callable[[str, int, User], Awaitable[Found | None]]
 
 
 class QueryService:
@@ -67,6 +69,8 @@ class QueryService:
         elsewhere: what of an owner (None: of all) is in the memory of other servers.
         embed_elsewhere: embeds texts with a model that another server asks, for a user; returns
             None where this server asks it. None: there are no others.
+        search_elsewhere: searches by meaning at a server that embeds texts; returns None where
+            there is none. None: there are no others.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class QueryService:
         check_open: Callable[[], None],
         elsewhere: Callable[[str | None], Awaitable[list[dict[str, Any]]]],
         embed_elsewhere: EmbedElsewhere | None = None,
+        search_elsewhere: SearchElsewhere | None = None,
     ) -> None:
         self._settings = settings
         self._pool = pool
@@ -97,6 +102,7 @@ class QueryService:
         self._check_open = check_open
         self._elsewhere = elsewhere
         self._embed_elsewhere = embed_elsewhere
+        self._search_elsewhere = search_elsewhere
 
     def __repr__(self) -> str:
         return f"<QueryService of {self._pool!r}>"
@@ -267,8 +273,11 @@ class QueryService:
         )
         return FoundWords(hits, unindexed, user.admin)
 
-    async def search(self, text: str, k: int, user: User) -> Found:
+    async def search(self, text: str, k: int, user: User, *, only_here: bool = False) -> Found:
         """The k results of a user (an admin's: of all) nearest to a text.
+
+        Args:
+            only_here: not by another server, which is the one that asks.
 
         Raises:
             RequestError: as `embed`, or nothing is analysed here.
@@ -277,16 +286,32 @@ class QueryService:
         timeout = self._settings.timeout
         with self._watch.answering("search"):
             self._check_open()
-            if self._analyst is None:
-                raise Unsupported(
-                    "this server analyses no results: it was started with --no-analysis, or keeps "
-                    "none",
-                )
+            analyst = self._analysing()
             if not text.strip():
                 raise InvalidRequest("the text to search for is empty")
             with trio.move_on_after(timeout):
-                return await self._analyst.search(text, k, user)
+                if not analyst.embeds and not only_here and self._search_elsewhere is not None:
+                    found = await self._search_elsewhere(text, k, user)
+                    if found is not None:
+                        return found
+                return await analyst.search(text, k, user)
             raise too_late(timeout)
+
+    async def search_part(self, question: Question, buckets: int, gone: Sequence[int]) -> Answer:
+        """What another server asks of this one, for a search by meaning; see Shards.answer.
+
+        Raises:
+            RequestError: nothing is analysed here, or the store cannot be read.
+        """
+        await self._startup.wait()
+        return await self._analysing().shards.answer(question, buckets, gone)
+
+    def _analysing(self) -> Analyst:
+        if self._analyst is None:
+            raise Unsupported(
+                "this server analyses no results: it was started with --no-analysis, or keeps none"
+            )
+        return self._analyst
 
 
 async def _rerank(

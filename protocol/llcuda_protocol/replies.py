@@ -10,6 +10,7 @@ from .schema import (
     BODY,
     COUNT,
     ENTRY,
+    FOUND,
     HIT,
     LINE,
     NAME,
@@ -292,6 +293,7 @@ class Done:
         timings: milliseconds by phase; SPEC.md names them.
         splices: sequence numbers at which it was continued by prompting with the pieces so far.
         cut: names of the fields that were shortened or left out, to fit the client's max_frame.
+        peer: what another server of the cluster has found, which asked for that: see SPEC.md.
     """
 
     stream: int
@@ -303,6 +305,7 @@ class Done:
     timings: dict[str, float] = field(default_factory=dict)
     splices: list[int] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
+    peer: dict[str, Any] | None = None
 
     KIND: ClassVar[Kind] = Kind.DONE
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -314,6 +317,7 @@ class Done:
         "timings": Field(map_of(number(-1e15, 1e15), 64)),
         "splices": Field(list_of(COUNT, 65_536)),
         "cut": Field(list_of(WORD, 64)),
+        "peer": Field(FOUND),
     }
 
 

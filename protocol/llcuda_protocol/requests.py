@@ -21,6 +21,7 @@ from .schema import (
     LINE,
     NAME,
     PARAMS,
+    PART,
     PEER,
     PROMPT,
     SECONDS,
@@ -200,16 +201,22 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Requests the `k` stored results nearest in meaning to a text."""
+    """Requests the `k` stored results nearest in meaning to a text.
+
+    Attributes:
+        peer: what another server of the cluster asks for in its place: SPEC.md names the keys.
+    """
 
     stream: int
     text: str
     k: int = 10
+    peer: dict[str, Any] | None = None
 
     KIND: ClassVar[Kind] = Kind.SEARCH
     FIELDS: ClassVar[dict[str, Field]] = {
         "text": Field(BODY, required=True),
         "k": Field(integer(1, MAX_HITS)),
+        "peer": Field(PART),
     }
 
 

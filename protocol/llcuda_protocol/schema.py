@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .kinds import MAX_SEQUENCE, MAX_TOKEN_ID
+from .kinds import MAX_HITS, MAX_SEQUENCE, MAX_TOKEN_ID
 
 #: Deepest nesting of lists and maps in a parameter (a JSON schema is the deepest in practice).
 MAX_DEPTH = 32
@@ -256,6 +256,25 @@ PEER = record(
         "to": Field(COUNT, required=True),
         "user": Field(NAME),
         "nonce": Field(blob(64), required=True),
+    }
+)
+#: What a server of a cluster asks another one to find for a search.
+PART = record(
+    {
+        "space": Field(COUNT, required=True),
+        "vector": Field(blob(1 << 19), required=True),
+        "buckets": Field(blob(128), required=True),
+        "owner": Field(NAME),
+        "gone": Field(list_of(COUNT, 65_536)),
+    },
+    closed=True,
+)
+#: What that one has found.
+FOUND = record(
+    {
+        "buckets": Field(blob(128), required=True),
+        "numbers": Field(blob(8 * MAX_HITS), required=True),
+        "scores": Field(blob(4 * MAX_HITS), required=True),
     }
 )
 #: A result that a search found.

@@ -84,6 +84,8 @@ class Load(msgspec.Struct, frozen=True, array_like=True):
         running: by user, how many of their requests run there.
         held: upstreams that only this server can have, its own engines: how many.
         embeds: the models, by all of their names, with which it embeds texts now.
+        vectors: of which buckets (storage/results/buckets.py) it holds the vectors, by the space
+            that these are of; None: it searches nothing by meaning.
     """
 
     models: dict[str, ModelLoad] = {}
@@ -92,6 +94,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True):
     running: dict[str, _Count] = {}
     held: _Count = 0
     embeds: tuple[str, ...] = ()
+    vectors: dict[int, bytes] | None = None
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from llcuda_net.server.cluster.owners import Owners
 from llcuda_net.server.cluster.peers.followed import Followed
 from llcuda_net.server.cluster.peers.peers import Peers
 from llcuda_net.server.cluster.placing import Asked, NowhereError, Placing, check_sent
+from llcuda_net.server.cluster.vectors import ClusterVectors
 from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.replica.interface import Former
@@ -62,6 +63,8 @@ class Cluster:
         membership: its lives, and who else there is.
         peers: the other servers, as who asks this one sees them.
         hooks: what follows its standing.
+        owners: the loads of all servers, and who has which upstream.
+        vectors: what the others find by meaning.
     """
 
     def __init__(
@@ -83,11 +86,12 @@ class Cluster:
         self._sessions = {write: Session(url, write=write) for write in (False, True)}
         self._limiters = {write: trio.CapacityLimiter(1) for write in (False, True)}
         self._host: OwnersHost
-        self._owners: Owners
+        self.owners: Owners
         self._placing: Placing
         self._handing: Handing
         self._takeover = Takeover(url, self.membership, self._adopt)
         self.peers: Peers
+        self.vectors = ClusterVectors(self)
         self._over = trio.Event()
         self._looks = trio.Event()
         self._resumed = trio.Event()
@@ -174,7 +178,7 @@ class Cluster:
         """This is the gateway; before `run`."""
         self._host = host
         self.peers = Peers(self, host, self.membership.secret, self._certificate)
-        self._owners = Owners(
+        self.owners = Owners(
             self,
             host.pool,
             host.scheduler,
@@ -182,11 +186,12 @@ class Cluster:
             leaving=lambda: host.draining,
             due=lambda model_key: self._handing.due[model_key],
         )
-        routing = self._owners.routing
+        self.owners.vectors = self.vectors.report
+        routing = self.owners.routing
         self._placing = Placing(self, host, routing.route, self._send, self._settle)
         self._handing = Handing(self, host, routing.route, routing.room, self.peers.moved)
-        self.hooks.stopped.append(self._owners.stopped)
-        self.hooks.life.append(self._owners.life)
+        self.hooks.stopped.append(self.owners.stopped)
+        self.hooks.life.append(self.owners.life)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the standing, and the others; runs until cancelled.
@@ -196,7 +201,7 @@ class Cluster:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow)
             await nursery.start(self.peers.run)
-            await nursery.start(self._owners.run)
+            await nursery.start(self.owners.run)
             nursery.start_soon(self._placing.sweep)
             nursery.start_soon(self._handing.run)
             for life in self.hooks.life:
@@ -320,7 +325,7 @@ class Cluster:
             try:
                 check_sent(generation)
             except NowhereError:
-                self._owners.routing.refused(generation.link.server, generation.wanted)
+                self.owners.routing.refused(generation.link.server, generation.wanted)
                 raise
 
     async def embed(
@@ -332,13 +337,13 @@ class Cluster:
             RequestError: as `Peers.embed`.
         """
         return await self.peers.embed(
-            texts, user, model, partial(self._owners.routing.embedder, model)
+            texts, user, model, partial(self.owners.routing.embedder, model)
         )
 
     @property
     def models(self) -> Mapping[str, ModelLoad]:
         """The models that other servers have, by each of their names."""
-        return self._owners.routing.models
+        return self.owners.routing.models
 
     def may_show(self) -> bool:
         """Whether readers may see what the database does not have."""
@@ -394,20 +399,13 @@ class Cluster:
 
     def report(self) -> dict[str, Any]:
         """How the cluster stands, as the status document has it."""
-        membership, standing = self.membership, self.standing()
+        standing = self.standing()
         if standing is Standing.MEMBER and not self._life.member:
             standing = Standing.STOPPED  # until all that it has goes on
         return {
-            "name": membership.name,
-            "number": membership.number,
-            "address": membership.address,
+            **self.membership.report(),
             "standing": str(standing),
-            "upstreams": self._owners.report(),
+            "upstreams": self.owners.report(),
             "taken_over": dict(zip(("servers", "generations"), self.taken_over, strict=True)),
             "handed_over": self._handing.handed,
-            "members": [
-                {name: getattr(one, name) for name in ("name", "number", "address")}
-                | {"started": round(one.started, 3), "lease": round(one.seconds, 3)}
-                for one in membership.members
-            ],
         }

@@ -67,6 +67,7 @@ class Owners:
     Attributes:
         others: what the other live servers have to do, as was last heard.
         routing: where requests go by that.
+        vectors: see Load.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Owners:
     ) -> None:
         self.others: list[OtherLoad] = []
         self.routing = Routing(lambda: cluster.number, pool, scheduler)
+        self.vectors: Callable[[], dict[int, bytes] | None] = lambda: None
         self._cluster = cluster
         self._pool = pool
         self._scheduler = scheduler
@@ -247,6 +249,7 @@ class Owners:
                     for name in (one.model, *one.spec.aliases)
                 )
             ),
+            self.vectors(),
         )
 
     def _names(self) -> dict[str, str]:

@@ -20,6 +20,7 @@ from llcuda_net.server.generations.generations import Generations
 from llcuda_net.server.queries import QueryService
 from llcuda_net.server.tcp.chunking import hit_frames, listing_frames, vector_frames
 from llcuda_net.server.tcp.fitting import Replies
+from llcuda_net.server.tcp.peers.parts import asked, to_answer
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
 from llcuda_protocol import (
     Delete,
@@ -102,7 +103,7 @@ class Queries:
         if isinstance(event, Embed):
             self._begin(event, self._embed, nursery)
         elif isinstance(event, Search):
-            self._begin(event, self._search, nursery)
+            self._begin(event, self._search if event.peer is None else self._part, nursery)
         elif isinstance(event, ListGenerations):
             self._begin(event, self._list, nursery)
         elif isinstance(event, Delete):
@@ -122,9 +123,9 @@ class Queries:
             scope.cancel()
 
     def _begin(
-        self, event: _E, work: Callable[[_E], Awaitable[dict[str, int]]], nursery: trio.Nursery
+        self, event: _E, work: Callable[[_E], Awaitable[dict[str, Any]]], nursery: trio.Nursery
     ) -> None:
-        """Answer a request that may be cancelled; `work` returns the usage for `done`."""
+        """Answer a request that may be cancelled; `work` returns fields of `done`."""
         # Known before its task runs: a cancel may come in the same write.
         scope = self._scopes[event.stream] = trio.CancelScope()
         nursery.start_soon(self._work, event, work, scope)
@@ -132,24 +133,24 @@ class Queries:
     async def _work(
         self,
         event: _E,
-        work: Callable[[_E], Awaitable[dict[str, int]]],
+        work: Callable[[_E], Awaitable[dict[str, Any]]],
         scope: trio.CancelScope,
     ) -> None:
         started = trio.current_time()
-        reason, usage = "cancelled", {}
+        reason, fields = "cancelled", {}
         try:
             with scope:
-                usage = await work(event)
+                fields = await work(event)
                 reason = "complete"
             total = round((trio.current_time() - started) * 1e3, 3)
-            self._replies.send(Done(event.stream, reason, usage=usage, timings={"total": total}))
+            self._replies.send(Done(event.stream, reason, timings={"total": total}, **fields))
         except RequestError as error:
             self._replies.fail(event.stream, error)
         finally:
             del self._scopes[event.stream]
         self._buffer.flush()
 
-    async def _embed(self, event: Embed) -> dict[str, int]:
+    async def _embed(self, event: Embed) -> dict[str, Any]:
         vectors = await self._server.queries.embed(
             event.input, self._get_user(), event.model, only_here=self._only_here()
         )
@@ -157,14 +158,22 @@ class Queries:
             await self._reply(vector_frames(event.stream, vectors, self._replies.max_frame))
         return {}
 
-    async def _search(self, event: Search) -> dict[str, int]:
+    async def _search(self, event: Search) -> dict[str, Any]:
         async with self._turn():
-            found = await self._server.queries.search(event.text, event.k, self._get_user())
+            found = await self._server.queries.search(
+                event.text, event.k, self._get_user(), only_here=self._only_here()
+            )
             with self._server.holding(self._get_user(), _HIT * len(found.hits)):
                 await self._reply(hit_frames(event.stream, found, self._replies.max_frame))
-        return {"searched": found.searched, "backlog": found.backlog}
+        return {"usage": {"searched": found.searched, "backlog": found.backlog}}
 
-    async def _list(self, event: ListGenerations) -> dict[str, int]:
+    async def _part(self, event: Search) -> dict[str, Any]:
+        """A part of another server's search: little, so it need not wait for its turn."""
+        question, buckets, gone = asked(event, self._get_user())
+        answer = await self._server.queries.search_part(question, buckets, gone)
+        return {"usage": {"searched": answer.searched}, "peer": to_answer(answer)}
+
+    async def _list(self, event: ListGenerations) -> dict[str, Any]:
         async with self._turn():
             selection, user = Selection.of(event), self._get_user()
             here = self._only_here()
@@ -172,7 +181,7 @@ class Queries:
             entries, cut = await lists.list_generations(selection, user, only_here=here)
             with self._server.holding(self._get_user(), _HIT * len(entries)):
                 await self._reply(listing_frames(event.stream, entries, self._replies.max_frame))
-        return {"cut": cut} if cut else {}
+        return {"usage": {"cut": cut}} if cut else {}
 
     async def _status(self, event: Status) -> None:
         try:

@@ -293,9 +293,10 @@ class Session:
         self._incoming = now
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, Generate | Attach) and event.peer is not None and not self.is_peer:
+        asked = event if isinstance(event, Generate | Attach | Search) else None
+        if asked is not None and asked.peer is not None and not self.is_peer:
             what = "peer is what servers of a cluster say to each other: leave it out"
-            self._replies.fail(event.stream, InvalidRequest(what))
+            self._replies.fail(asked.stream, InvalidRequest(what))
         elif isinstance(event, Generate):
             if self._server.starting or event.previous is not None or self._server.shared:
                 self._attaching[event.stream] = None

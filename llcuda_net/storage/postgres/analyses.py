@@ -20,6 +20,7 @@ from llcuda_net.storage.postgres.connection import Connection, Session
 from llcuda_net.storage.postgres.queries import count_after, number
 from llcuda_net.storage.postgres.rows import Found, listed, whole
 from llcuda_net.storage.records import DECODE_ERRORS, Logprobs, encode
+from llcuda_net.storage.results.buckets import ALL, BUCKETS, packed
 from llcuda_net.storage.results.interface import (
     DAMAGED,
     CertaintyStats,
@@ -204,11 +205,27 @@ class PostgresAnalyses:
 
         self._session.change(_WHAT_STORE, store)
 
-    def embeddings(self, space: int, after: int = 0) -> Iterator[list[Embedding]]:
+    def embeddings(
+        self,
+        space: int,
+        after: int = 0,
+        *,
+        upto: int | None = None,
+        buckets: int = ALL,
+        owner: str | None = None,
+    ) -> Iterator[list[Embedding]]:
         """See Analyses. Who adds has locked the space: so ids are seen in their order."""
         last = after
+        wanted: list[tuple[str, object]] = [("e.space = %s", space)]
+        if upto is not None:
+            wanted.append(("e.id <= %s", upto))
+        if buckets != ALL:
+            wanted.append((f"get_bit(%s, (e.seq %% {BUCKETS})::int) = 1", packed(buckets)))
+        if owner is not None:
+            wanted.append(("r.owner = %s", owner))
         while True:
-            rows = self._session.ask(_WHAT_READ, partial(_embeddings, space=space, after=last))
+            read = partial(_embeddings, [*wanted, ("e.id > %s", last)])
+            rows = self._session.ask(_WHAT_READ, read)
             if not rows:
                 return
             last = rows[-1][0]
@@ -267,12 +284,13 @@ class PostgresAnalyses:
         return self._session.ask("results cannot be read", lambda db: count_after(db, seq, owner))
 
 
-def _embeddings(db: Connection, space: int, after: int) -> list[tuple[Any, ...]]:
+def _embeddings(wanted: Sequence[tuple[str, object]], db: Connection) -> list[tuple[Any, ...]]:
+    where = " AND ".join(condition for condition, _ in wanted)
     sql = (
         "SELECT e.id, e.seq, r.owner, e.scale, e.codes, e.hash FROM embeddings e"
-        " JOIN results r USING (seq) WHERE e.space = %s AND e.id > %s ORDER BY e.id LIMIT %s"
+        f" JOIN results r USING (seq) WHERE {where} ORDER BY e.id LIMIT {_PAGE}"
     )
-    return db.execute(sql, (space, after, _PAGE), binary=True).fetchall()
+    return db.execute(sql, [value for _, value in wanted], binary=True).fetchall()
 
 
 def _document(seq: int, found: Found | None) -> Document:

@@ -20,6 +20,7 @@ import msgspec
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.packing.codec import question
 from llcuda_net.storage.records import DECODE_ERRORS, Logprobs, encode
+from llcuda_net.storage.results.buckets import ALL, holds
 from llcuda_net.storage.results.connection import errors, rows, transaction
 from llcuda_net.storage.results.interface import (
     DAMAGED,
@@ -40,6 +41,7 @@ _STEP_RESULTS, _STEP = 256, 0.02
 _STEP_BYTES = 8 << 20
 #: Embeddings read by one statement; no lock is held between statements.
 _PAGE = 4096
+_MOST_ID = (1 << 63) - 1
 _model = msgspec.msgpack.Decoder(dict[str, Any])
 
 
@@ -205,20 +207,32 @@ class SqliteAnalyses:
                 db.execute("DELETE FROM lost WHERE space = ? AND seq <= ?", (space, upto))
                 db.execute("UPDATE spaces SET seq = max(seq, ?) WHERE id = ?", (upto, space))
 
-    def embeddings(self, space: int, after: int = 0) -> Iterator[list[Embedding]]:
+    def embeddings(
+        self,
+        space: int,
+        after: int = 0,
+        *,
+        upto: int | None = None,
+        buckets: int = ALL,
+        owner: str | None = None,
+    ) -> Iterator[list[Embedding]]:
         """See Analyses."""
         last = after
         while True:
+            before = last
             with errors("the embeddings cannot be read"):
-                page, last, bad = self._page(space, last)
+                page, last, bad = self._page(space, last, upto)
                 if bad:
                     self._lose(space, bad)
-            if page:
-                yield page
-            elif not bad:
+            if last == before:
                 return
+            wanted = [one for one in page if holds(buckets, one.seq) and owner in (None, one.owner)]
+            if wanted:
+                yield wanted
 
-    def _page(self, space: int, last: int) -> tuple[list[Embedding], int, list[tuple[int, int]]]:
+    def _page(
+        self, space: int, last: int, upto: int | None
+    ) -> tuple[list[Embedding], int, list[tuple[int, int]]]:
         """The next embeddings, the last of their ids, and the id and number of damaged ones."""
         page, bad = [], []
         if self._readable():
@@ -226,8 +240,8 @@ class SqliteAnalyses:
                 self._results,
                 "SELECT e.id, e.seq, r.owner, e.scale, e.codes, e.hash FROM derived.embeddings e"
                 " JOIN results r ON r.seq = e.seq"
-                " WHERE e.space = ? AND e.id > ? ORDER BY e.id LIMIT ?",
-                (space, last, _PAGE),
+                " WHERE e.space = ? AND e.id > ? AND e.id <= ? ORDER BY e.id LIMIT ?",
+                (space, last, _MOST_ID if upto is None else upto, _PAGE),
             ):
                 last = id_
                 if check_of(space, seq, scale, codes) == check:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from llcuda_net.storage.records import Logprobs, Result
+from llcuda_net.storage.results.buckets import ALL
 from llcuda_net.storage.words import HIGHLIGHT as HIGHLIGHT
 
 #: The state, in a list, of a result that is not what was stored.
@@ -280,11 +281,22 @@ class Analyses(Protocol):
     def embed(self, space: int, upto: int, rows: Sequence[tuple[int, float, bytes]]) -> None:
         """Add embeddings (seq, scale, codes) and move the space to `upto`, in one transaction."""
 
-    def embeddings(self, space: int, after: int = 0) -> Iterator[list[Embedding]]:
+    def embeddings(
+        self,
+        space: int,
+        after: int = 0,
+        *,
+        upto: int | None = None,
+        buckets: int = ALL,
+        owner: str | None = None,
+    ) -> Iterator[list[Embedding]]:
         """Embeddings of a space whose results exist, in the order they were added.
 
         Args:
             after: only those that were added after the one with this id, by whoever it was.
+            upto: none that were added after the one with this id.
+            buckets: only of results in these: see buckets.py.
+            owner: only of this owner's results.
 
         Damaged ones are left out, and `unembedded` gives their results again.
         """

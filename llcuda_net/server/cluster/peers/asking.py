@@ -1,4 +1,4 @@
-"""Short questions to another server: what it has in memory."""
+"""Short questions to another server: what it has in memory, and what it embeds and finds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from functools import partial
 from typing import Any
 
 import llcuda_protocol as wire
+from llcuda_net.analysis.shards import Question
+from llcuda_net.analysis.vector_index import Answer
 from llcuda_net.client.channel import Channel
 from llcuda_net.client.connection import ServerConnection
 from llcuda_net.client.requests import Request
 from llcuda_net.errors import ConnectError, RequestError, UnknownGeneration, UpstreamUnavailable
 from llcuda_net.generation.state import State
+from llcuda_net.server.tcp.peers.parts import answered, to_ask
 from llcuda_net.upstream.interface import is_for_another
 from llcuda_protocol.kinds import MAX_LISTED
 
@@ -121,6 +124,45 @@ async def embed_at(
     if len(found) != len(texts):
         raise ConnectError(f"it sent {len(found)} vectors for {len(texts)} texts")
     return found
+
+
+async def nearest_at(
+    connection: ServerConnection, question: Question, buckets: int, gone: Collection[int]
+) -> Answer:
+    """What a server finds in those of these buckets that it holds.
+
+    Raises:
+        ConnectError, RequestError: as `has`.
+    """
+    make = partial(wire.Search, text="", k=question.k, peer=to_ask(question, buckets, gone))
+    channel = Channel(Request(make), NOT_AGAIN)
+    await connection.open(channel)
+    try:
+        frame = await channel.receive()
+    finally:
+        channel.close()
+    if not isinstance(frame, wire.Done) or frame.peer is None:  # it is of an earlier version
+        return Answer([], 0, 0)
+    return answered(frame.peer, frame.usage.get("searched", 0))
+
+
+async def search_at(
+    connection: ServerConnection, text: str, k: int
+) -> tuple[list[tuple[str, float]], dict[str, int]]:
+    """The ids of what a server finds that is near to a text, with their cosines; and its usage.
+
+    Raises:
+        ConnectError, RequestError: as `has`, or it embeds no texts.
+    """
+    channel = Channel(Request(partial(wire.Search, text=text, k=k)), NOT_AGAIN)
+    await connection.open(channel)
+    found: list[tuple[str, float]] = []
+    try:
+        while isinstance(frame := await channel.receive(), wire.Hits):
+            found += [(one["id"], one["score"]) for one in frame.hits]
+    finally:
+        channel.close()
+    return found, frame.usage if isinstance(frame, wire.Done) else {}
 
 
 async def delete_at(connection: ServerConnection, id_: str) -> bool:
