@@ -167,10 +167,10 @@ async def test_what_comes_while_a_part_is_read_is_in_it() -> None:
                 stored.rows.append(one)
                 stored.embeddings = true_read  # type: ignore[method-assign]
                 index.follow(stored, SPACE)  # type: ignore[arg-type]
-                stored.embeddings = read  # type: ignore[method-assign]
+                stored.embeddings = read  # type: ignore[method-assign,assignment]
             yield page
 
-    stored.embeddings = read  # type: ignore[method-assign]
+    stored.embeddings = read  # type: ignore[method-assign,assignment]
     index.hold(stored, SPACE, ALL)  # type: ignore[arg-type]
     stored.embeddings = true_read  # type: ignore[method-assign]
     assert part != ALL

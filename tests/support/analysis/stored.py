@@ -102,7 +102,7 @@ class Server:
         self._all[number] = self
         self.shards = Shards(stored.ask, trio.lowlevel.checkpoint, self)
         self._compute = self.shards._compute
-        self.shards._compute = self._later  # type: ignore[method-assign]
+        self.shards._compute = self._later  # type: ignore[method-assign,assignment]
 
     async def _later(self, *arguments: Any) -> Answer:
         self.between()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from llcuda_net.storage.records import Logprobs
+from llcuda_net.storage.results.buckets import ALL
 from llcuda_net.storage.results.interface import CertaintyStats, Document, Retention, Store
 from tests.llcuda_net.storage.results.contract.conftest import Factory
 from tests.support.storage.analyses import certain, with_logprobs
@@ -80,6 +83,26 @@ def test_what_was_computed_says_whose_it_is(store: Store) -> None:
     assert [*store.analyses.embeddings(space.id, one.id)] == [[two]]
     assert [*store.analyses.embeddings(space.id, two.id)] == []
     assert [store.analyses.lag(2, owner) for owner in ("ann", "bob", "", None)] == [1, 2, 0, 3]
+
+
+def test_a_part_of_them_is_read(store: Store) -> None:
+    store.put([result(n, owner=["ann", "bob"][n % 2]) for n in range(1, 9)])
+    space = store.analyses.open_space(MODEL, 1, 1)
+    store.analyses.embed(space.id, 8, [(n, 1.0, b"a") for n in (2, 1, 3, 4, 8, 6, 5)])
+    ids = {one.seq: one.id for page in store.analyses.embeddings(space.id) for one in page}
+
+    def seqs(after: int = 0, **part: Any) -> list[int]:
+        return [
+            one.seq for page in store.analyses.embeddings(space.id, after, **part) for one in page
+        ]
+
+    assert seqs(buckets=ALL) == [2, 1, 3, 4, 8, 6, 5]
+    assert seqs(buckets=0) == []
+    assert seqs(buckets=1 << 8 | 1 << 1 | 1 << 7 | 1 << 1023) == [1, 8]
+    assert seqs(ids[1], buckets=ALL & ~(1 << 4)) == [3, 8, 6, 5]
+    assert seqs(ids[1], upto=ids[8]) == [3, 4, 8]
+    assert seqs(owner="bob", buckets=ALL & ~(1 << 5)) == [1, 3]
+    assert seqs(owner="carl") == []
 
 
 def test_spaces_are_apart_and_the_newest_comes_first(store: Store) -> None:
