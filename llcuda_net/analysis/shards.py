@@ -19,8 +19,8 @@ import structlog
 import trio
 
 from llcuda_net.analysis.owner_vectors import Nearest, OwnerVectors, best_of
+from llcuda_net.analysis.sharing import asked, keeping
 from llcuda_net.analysis.vector_index import Answer, VectorIndex, existing
-from llcuda_net.cluster.owners.buckets import asked, keeping
 from llcuda_net.errors import RequestError
 from llcuda_net.storage.results.buckets import ALL
 from llcuda_net.storage.results.interface import Space, Store, Summary

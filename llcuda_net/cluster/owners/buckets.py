@@ -1,8 +1,7 @@
-"""Which server holds which buckets of vectors, and whom a search asks for which: pure functions.
+"""Which server is to hold which buckets of vectors: a pure function of who takes part.
 
 Rendezvous hashing, as for upstreams (spread.py): a server that comes or goes moves only its own
-buckets. What servers think of each other may be a moment old, and differ: that costs time only,
-since each says with its answer what it has searched.
+buckets.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from llcuda_net.cluster.owners.spread import weight
-from llcuda_net.storage.results.buckets import ALL, BUCKETS
+from llcuda_net.storage.results.buckets import BUCKETS
 
 
 @lru_cache(maxsize=256)
@@ -32,42 +31,3 @@ def _assigned(servers: frozenset[int]) -> dict[int, int]:
 def assigned(servers: Collection[int]) -> Mapping[int, int]:
     """The buckets of each of these servers: all buckets, each at one of them."""
     return _assigned(frozenset(servers))
-
-
-def keeping(before: int, mine: int, others: Collection[int]) -> int:
-    """What a server is to hold: its own part, and of what it had before what no other one has yet.
-
-    Args:
-        mine: its part.
-        others: what each of the other servers says that it holds.
-    """
-    elsewhere = 0
-    for held in others:
-        elsewhere |= held
-    return mine | (before & ~elsewhere)
-
-
-def asked(own: int, parts: Mapping[int, int], held: Mapping[int, int]) -> dict[int, int]:
-    """Which other server a search asks for which buckets; each one once.
-
-    Args:
-        own: what the server that searches holds itself.
-        parts: the buckets of each other server.
-        held: what each of them says that it holds.
-    """
-    found: dict[int, int] = {}
-    left = ALL & ~own
-
-    def take(server: int, buckets: int) -> None:
-        nonlocal left
-        if buckets & left:
-            found[server] = found.get(server, 0) | (buckets & left)
-            left &= ~buckets
-
-    for server, part in parts.items():  # who should hold it, and says so
-        take(server, part & held.get(server, 0))
-    for server, buckets in held.items():  # who still holds it
-        take(server, buckets)
-    for server, part in parts.items():  # who may hold it by now
-        take(server, part)
-    return found

@@ -13,7 +13,7 @@ from llcuda_net.config.users import User
 from llcuda_net.errors import InvalidRequest
 from llcuda_net.server.tcp.peers.parts import answered, asked, to_answer, to_ask
 from llcuda_net.storage.results.buckets import ALL
-from llcuda_protocol import Done, Search
+from llcuda_protocol import Done, Error, Search
 from llcuda_protocol.frames import encode
 from llcuda_protocol.kinds import MIN_MAX_FRAME
 from tests.support.server.memory_server import FakeUpstream, ready, serving
@@ -77,4 +77,5 @@ async def test_a_client_is_no_peer() -> None:
         part = to_ask(Question(3, [1.0], 7, None), ALL, ())
         await peer.send(Search(1, "a text", 7, part))
         error = await peer.next()
-        assert "leave it out" in error.message  # type: ignore[union-attr]
+        assert isinstance(error, Error)
+        assert "leave it out" in error.message
