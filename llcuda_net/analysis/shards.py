@@ -109,8 +109,11 @@ class Shards:
         return self._own not in self._held
 
     def count(self, owner: str | None) -> int:
-        """How many of an owner (None: of everybody) are in memory, of this server's model."""
-        return 0 if self._own not in self._held else self._held[self._own][1].count(owner)
+        """How many of an owner (None: of everybody) are in memory: of this server's model, and
+        where it embeds nothing, of the newest that others search.
+        """
+        number = self._own if self._own in self._held else max(self._held, default=None)
+        return 0 if number is None else self._held[number][1].count(owner)
 
     def holds(self) -> dict[int, int]:
         """The buckets that are in memory of each space."""

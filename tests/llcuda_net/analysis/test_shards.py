@@ -122,7 +122,7 @@ async def test_each_holds_its_part_and_moves_little() -> None:
     assert await found(servers[1], None, 10) == (expected, 64)
     await settled(servers)
     assert sum(held(one).bit_count() for one in servers.values()) == BUCKETS
-    sizes = {number: one.shards._held[SPACE.id][1].count(None) for number, one in servers.items()}
+    sizes = {number: one.shards.count(None) for number, one in servers.items()}
     assert sum(sizes.values()) == 64
     assert max(sizes.values()) < 32
     read = stored.read
