@@ -19,7 +19,7 @@ from llcuda_net.cluster.leases import Member
 from llcuda_net.cluster.owners.buckets import assigned
 from llcuda_net.cluster.owners.loads import OtherLoad
 from llcuda_net.config.users import User, view_of
-from llcuda_net.errors import ConnectError, LlcudaError, UpstreamUnavailable
+from llcuda_net.errors import ConnectError, LlcudaError, RequestError, UpstreamUnavailable
 from llcuda_net.server.cluster.peers.asking import nearest_at, search_at
 from llcuda_net.server.cluster.peers.connections import Place
 from llcuda_net.storage.results.buckets import packed, unpacked
@@ -33,8 +33,8 @@ ANSWER = 2.0
 class Embedders(Protocol):
     """What is needed of where requests go."""
 
-    def embedder(self, model: str | None) -> int | None:
-        """The server that embeds texts with a model; None: this one, or none does."""
+    def embedder(self, model: str | None, asked: Collection[int] = ()) -> int | None:
+        """The server that embeds texts with a model, none of these; None: this one, or none."""
 
 
 class Loads(Protocol):
@@ -151,19 +151,29 @@ class ClusterVectors:
         Raises:
             RequestError: it refuses, or cannot be reached.
         """
-        server = self._cluster.owners.routing.embedder(None)
-        place = None if server is None else self._place(server)
-        if place is None or self.shards is None:
-            return None
-        try:
-            connection = await self._cluster.peers.connect(place, user.name)
-            found, usage = await search_at(connection, text, k)
-        except ConnectError as error:
-            raise UpstreamUnavailable(
-                f"the server that embeds texts cannot be reached: {error}", retry=True
-            ) from None
-        hits = await self.shards.results(found, view_of(user))
-        return Found(hits, usage.get("searched", 0), usage.get("backlog", 0), user.admin)
+        asked: list[int] = []
+        failure: RequestError | None = None
+        embedder = self._cluster.owners.routing.embedder
+        while self.shards is not None and (server := embedder(None, asked)) is not None:
+            asked.append(server)
+            place = self._place(server)
+            if place is None:
+                continue
+            try:
+                connection = await self._cluster.peers.connect(place, user.name)
+                found, usage = await search_at(connection, text, k)
+            except ConnectError as error:
+                failure = UpstreamUnavailable(
+                    f"the server that embeds texts cannot be reached: {error}", retry=True
+                )
+            except UpstreamUnavailable as error:
+                failure = error
+            else:
+                hits = await self.shards.results(found, view_of(user))
+                return Found(hits, usage.get("searched", 0), usage.get("backlog", 0), user.admin)
+        if failure is not None:
+            raise failure
+        return None
 
     def _place(self, server: int) -> Place | None:
         for member in self._cluster.members:
