@@ -15,7 +15,13 @@ from llcuda_net.analysis.vector_index import Answer, Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.upstreams import EMBEDDINGS, RERANK
 from llcuda_net.config.users import Priority, User, view_of
-from llcuda_net.errors import InvalidRequest, RequestError, StorageError, Unsupported
+from llcuda_net.errors import (
+    InvalidRequest,
+    RequestError,
+    StorageError,
+    Unsupported,
+    UpstreamUnavailable,
+)
 from llcuda_net.generation import listing
 from llcuda_net.generation.listing import Selection
 from llcuda_net.generation.memory import sizes
@@ -198,6 +204,12 @@ class QueryService:
         """
         pool, scheduler = self._pool, self._scheduler
         key = pool.key_of(model, role)
+        if pool.only_elsewhere(model, role):  # here it would wait in vain
+            raise UpstreamUnavailable(
+                "other servers of the cluster ask the upstreams of its model",
+                retry=True,
+                retry_after=1.0,
+            )
 
         def enter(tokens: int) -> Ticket:
             requirement = Requirement(key, role)

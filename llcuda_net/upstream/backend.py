@@ -438,6 +438,13 @@ class Backend:
         self.signature = signature
         return True
 
+    def hear(self, signature: Signature) -> bool:
+        """Note the signature that the server has found which asks it."""
+        known = self.signature
+        if self.owned or (known is not None and (known == signature or alike(known, signature))):
+            return False
+        return self.sign(signature)
+
     def lacks_completions(self) -> None:
         """It was started for embeddings only."""
         log.info("upstream_completes_nothing", upstream=self.name)

@@ -120,6 +120,8 @@ def explain(backends: Sequence[Backend], requirement: Requirement) -> str:
             return (f"model {loading.model} is {reason}" if reason == NOT_LOADED else reason)[:256]
         if not able:
             return "no upstream has its model"
+        if any(one.answers and not one.owned for one in able):
+            return "other servers of the cluster ask its upstreams"
         reasons = "; ".join(f"{one.name}: {one.reason or 'not asked yet'}" for one in able)
         return f"no upstream answers ({reasons})"[:256]
     leaving = [one for one in up if one.leaving]

@@ -9,7 +9,7 @@ part calls back into whoever uses the pool.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -22,6 +22,7 @@ from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.health_check import HealthCheck
 from llcuda_net.upstream.interface import Properties, Requirement
 from llcuda_net.upstream.model.fingerprint import same_model
+from llcuda_net.upstream.model.identity import Signature
 from llcuda_net.upstream.slots.lease import Lease
 
 log = structlog.get_logger(__name__)
@@ -112,6 +113,20 @@ class Pool:
         for backend in self.backends:
             backend.own(self._owns(backend))
         self.update()
+
+    def hear(self, signatures: Mapping[str, Signature]) -> None:
+        """Other servers have found these signatures, of models of upstreams that they ask.
+
+        Args:
+            signatures: by the upstreams' URLs.
+        """
+        heard = [
+            backend.hear(signatures[backend.spec.place])
+            for backend in self.backends
+            if backend.spec.place in signatures and backend.spec.model is None
+        ]
+        if any(heard):
+            self.update()
 
     def _owns(self, backend: Backend) -> bool:
         return self._owned is None or backend.spec.place in self._owned
@@ -326,17 +341,34 @@ class Pool:
 
     def asked_elsewhere(self, name: str | None) -> bool:
         """Whether an upstream that answers, of the model which a request names, is not owned."""
-        return any(
-            one.answers and not one.owned and name in (None, one.model, *one.spec.aliases)
-            for one in self._serving()
-        )
+        return any(one.answers and not one.owned for one in self.meant(name))
 
     def only_elsewhere(self, name: str | None, role: str = COMPLETIONS) -> bool:
         """Whether other servers alone ask the upstreams of the model which a request names."""
+        found = self.meant(name, role)
+        return bool(found) and not any(one.owned for one in found)
+
+    def meant(self, name: str | None, role: str = COMPLETIONS) -> list[Backend]:
+        """Those with the model which a request names; while that is not known, all of its name."""
         if name is None:
             name = next(iter(self.names(role)), None)
         found = [one for one in self._serving(role) if name in (None, one.model, *one.spec.aliases)]
-        return bool(found) and not any(one.owned for one in found)
+        key = next((one.model_key for one in found if one.model_key), "")
+        return [one for one in found if one.model_key == key] if key else found
+
+    def meanings(self) -> dict[str, str]:
+        """The name by which requests mean each model that can be meant, by the models' keys.
+
+        Of several models with one name the name means the first.
+        """
+        taken: set[str] = set()
+        found: dict[str, str] = {}
+        for one in self._serving():
+            for name in (one.model, *one.spec.aliases):
+                if name and one.model_key and name not in taken:
+                    taken.add(name)
+                    found.setdefault(one.model_key, name)
+        return found
 
     def context_of(self, name: str | None) -> int | None:
         """Tokens of context that the model which a request names has; None: not known here."""

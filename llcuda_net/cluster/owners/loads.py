@@ -86,6 +86,8 @@ class Load(msgspec.Struct, frozen=True, array_like=True):
         embeds: the models, by all of their names, with which it embeds texts now.
         vectors: of which buckets (storage/results/buckets.py) it holds the vectors, by the space
             that these are of; None: it searches nothing by meaning.
+        signatures: by URL, of the models of its upstreams: the others tell models apart by these,
+            too, as they ask only their own upstreams for any.
     """
 
     models: dict[str, ModelLoad] = {}
@@ -95,6 +97,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True):
     held: _Count = 0
     embeds: tuple[str, ...] = ()
     vectors: dict[int, bytes] | None = None
+    signatures: dict[str, dict[int, float]] = {}
 
 
 @dataclass(frozen=True)

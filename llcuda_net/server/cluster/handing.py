@@ -151,7 +151,7 @@ class Handing:
             key = ticket.slot_request.model
             if key in full or self.handed - handed >= _AT_ONCE:
                 continue
-            name = self._host.pool.name_of(key)
+            name = self._host.pool.meanings().get(key)
             server = None if name is None else self._room(name)
             if server is None:
                 full.add(key)

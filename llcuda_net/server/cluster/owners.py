@@ -154,6 +154,7 @@ class Owners:
             return
         self.others, self._known = others, known
         self.routing.hear(others)
+        self._pool.hear({k: v for one in others for k, v in one.load.signatures.items()})
         self._count()
         if not self._claims:
             return
@@ -208,7 +209,7 @@ class Owners:
 
     def load(self) -> Load:
         """What this server has to do now."""
-        pool, names = self._pool, self._names()
+        pool, names = self._pool, self._pool.meanings()
         offers = not self._leaving()
         models: dict[str, ModelLoad] = {}
         for key, name in names.items():
@@ -221,7 +222,7 @@ class Owners:
             if not up and any(one.loadable for one in backends):
                 slots, wait = 1, _LOADING + (wait or 0.0)
             models[name] = ModelLoad(
-                tuple({n for one in backends for n in names_of(one)} - {name}),
+                tuple({n for one in backends for n in names_of(one)} - {*names.values()}),
                 slots,
                 sum(one.free for one in up if not one.resting and not one.leaving),
                 queued,
@@ -250,18 +251,16 @@ class Owners:
                 )
             ),
             self.vectors(),
+            {
+                one.spec.place: one.signature
+                for one in (pool.of("") if self._claims and offers else ())
+                if one.owned and one.signature is not None and one.spec.model is None
+            },
         )
-
-    def _names(self) -> dict[str, str]:
-        """The names of the models, by their keys in the pool, the default one first."""
-        return {
-            one.model_key: one.model
-            for one in reversed([one for one in self._pool.of("") if one.model and one.model_key])
-        }
 
     def _count(self) -> None:
         """Take account of what others have served."""
-        keys = {name: key for key, name in self._names().items()}
+        keys = {name: key for key, name in self._pool.meanings().items()}
         heard = renamed(self._sharing.heard(self.others), keys)
         self._scheduler.served_elsewhere(
             [(one.model, one.priority, one.user, one.tokens) for one in heard],

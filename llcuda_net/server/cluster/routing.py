@@ -160,13 +160,14 @@ class Routing:
             self._refused[server, name] = trio.current_time()
 
     def _canonical(self, model: str | None, others: Sequence[OtherLoad]) -> str | None:
-        if model is not None:
-            return self._pool.canonical(model) or model
         names = [*self._pool.names(), *(name for one in others for name in one.load.models)]
-        return next(iter(names), None)
+        if (name := model if model is not None else next(iter(names), None)) is None:
+            return None
+        key = next((one.model_key for one in self._pool.meant(name)), "")
+        return self._pool.meanings().get(key) or self._pool.canonical(name) or name
 
     def _own(self, name: str) -> Offer:
-        keys = {
+        keys = {one.model_key for one in self._pool.meant(name) if one.model_key} or {
             one.model_key for one in self._pool.of("") if one.model_key and name in names_of(one)
         }
         backends = [one for one in self._pool.backends if one.model_key in keys]

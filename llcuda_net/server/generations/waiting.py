@@ -49,7 +49,7 @@ class Waiting:
         for ticket in self._scheduler.waiting():
             generation = self._generations.get(ticket)
             if generation is not None and ticket.kind in kinds:
-                name = generation.model.get("name") or self._pool.name_of(ticket.kind[0])
+                name = self._pool.meanings().get(ticket.kind[0]) or generation.model.get("name")
                 found.append((generation, name or generation.wanted))
         return found
 

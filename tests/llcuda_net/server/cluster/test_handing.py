@@ -34,7 +34,7 @@ class Rig:
         self.moved: list[str] = []
         self.before_commit: Callable[[], None] = lambda: None
         self.running: dict[str, tuple[Generation, Ticket]] = {}
-        self.pool = SimpleNamespace(name_of=lambda key: {"key": "m"}[key])
+        self.pool = SimpleNamespace(meanings=lambda: {"key": "m"})
         self.registry = SimpleNamespace(find=lambda id_, owner: None)
         self.slot: list[Ticket] = []
         self.scheduler = Scheduler(self._place, 100)

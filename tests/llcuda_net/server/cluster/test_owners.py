@@ -34,11 +34,11 @@ ANN = User("ann")
 class Server:
     """One with three upstreams, of which others have the same."""
 
-    def __init__(self, db: Shared, upstreams: list[Talker]) -> None:
+    def __init__(self, db: Shared, upstreams: list[Talker], model: str | None = "m") -> None:
         self.place = Place(db)
         self.pool = Pool(
             [
-                Backend(UpstreamSpec(f"http://u{n}:80", f"u{n}", model="m"), upstream)
+                Backend(UpstreamSpec(f"http://u{n}:80", f"u{n}", model=model), upstream)
                 for n, upstream in enumerate(upstreams)
             ]
         )
@@ -299,3 +299,44 @@ async def test_nothing_goes_while_a_slot_is_free_here(db: Shared, autojump_clock
         assert one.owners.routing.room("m") == other.place.number
         one.owners.stopped()
         assert one.owners.routing.room("m") is None
+
+
+async def test_models_of_one_name_are_told_apart_by_servers_that_never_asked_them(
+    db: Shared, autojump_clock: object
+) -> None:
+    talkers = [Talker(slots=1) for _ in range(3)]
+    talkers[1].logprobs = {n: -0.1 - 2 * n for n in range(20)}
+    found = [Server(db, talkers, model=None) for _ in range(3)]
+    async with trio.open_nursery() as nursery:
+        for server in found:
+            nursery.start_soon(server.run)
+        await trio.sleep(8 * LOOK)
+        assert apart(found)
+        assert sum(one.probes for one in talkers) < 9
+        by_name = {name: server for server in found for name in server.uses}
+        # The name means the model of the first one, which the last one has, too.
+        for server in found:
+            keys = [one.model_key for one in server.pool.backends]
+            assert keys[0] == keys[2] != keys[1]
+            assert server.pool.key_of("fake") == keys[0]
+        assert not by_name["u0"].pool.only_elsewhere("fake")
+        assert by_name["u1"].pool.only_elsewhere("fake")
+        assert by_name["u1"].pool.only_elsewhere(None)
+        assert by_name["u0"].owners.routing.route("fake") is None
+        for model in ("fake", None):
+            to = {by_name["u1"].owners.routing.route(model) for _ in range(2)}
+            assert to == {by_name[name].place.number for name in ("u0", "u2")}
+        # Full is full, whatever the other model has free.
+        tickets = {name: by_name[name].submit(model="fake") for name in ("u0", "u2")}
+        await trio.sleep(3 * LOOK)
+        assert by_name["u0"].owners.routing.route("fake") is None
+        # What comes of another model there, all of them hear.
+        by_name["u2"].scheduler.remove(tickets["u2"])  # type: ignore[arg-type]
+        talkers[2].logprobs = {n: -0.2 - 3 * n for n in range(20)}
+        talkers[2].die()
+        await trio.sleep(3 * LOOK)
+        talkers[2].back()
+        await trio.sleep(10 * LOOK)
+        for server in found:
+            assert len({one.model_key for one in server.pool.backends}) == 3
+        nursery.cancel_scope.cancel()
