@@ -254,7 +254,7 @@ class Owners:
             {
                 one.spec.place: one.signature
                 for one in (pool.of("") if self._claims and offers else ())
-                if one.owned and one.signature is not None and one.spec.model is None
+                if one.owned and one.signature and one.spec.model is None
             },
         )
 
