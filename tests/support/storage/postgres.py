@@ -51,9 +51,13 @@ def programs() -> Path | None:
 
 
 class Postgres:
-    """One server, on a socket of its own; `start` it first, and `close` it at the end."""
+    """One server, on a socket of its own; `start` it first, and `close` it at the end.
 
-    def __init__(self, bin_folder: Path) -> None:
+    Args:
+        of: it is a standby of this one, with all that it has now; None: it is new.
+    """
+
+    def __init__(self, bin_folder: Path, of: Postgres | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="llcuda-pg-", dir="/tmp"))
         self._bin = bin_folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -64,8 +68,11 @@ class Postgres:
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
             self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             self._make_reachable()
-        command = [str(self._bin / "initdb"), "-D", str(self._data), "-U", "postgres"]
-        command += ["-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+        command = ["initdb", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-instructions"]
+        if of is not None:
+            command = ["pg_basebackup", "-h", str(of.folder), "-R", "--checkpoint=fast"]
+        command[0] = str(self._bin / command[0])
+        command += ["-D", str(self._data), "-U", "postgres", "--no-sync"]
         done = subprocess.run(
             command, capture_output=True, text=True, cwd=self.folder, **self._user
         )
@@ -123,6 +130,22 @@ class Postgres:
                 f" ENCODING '{encoding}'"
             )
         return self.url(name)
+
+    def wait_for_standby(self) -> None:
+        """Acknowledge nothing from now on that no standby has; there is one when this returns."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+            until = time.monotonic() + _PATIENCE
+            asked = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
+            while connection.execute(asked).fetchone() is None:
+                assert time.monotonic() < until
+                time.sleep(0.02)
+
+    def promote(self) -> None:
+        """Make a standby a server that takes writes."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            assert connection.execute("SELECT pg_promote()").fetchone() == (True,)
 
     def kill(self) -> None:
         """Kill the server with -9; its other processes notice that."""
