@@ -95,6 +95,7 @@ class Backend:
         silent_since: since when it has not answered a health check, on trio's clock; None: it does.
         reports_slots: it has /slots, as far as is known of this process.
         signature: of its model; None: not known.
+        unproven: it was another server's until now, and may have another model than was heard.
         named: its properties, and how it then called its model in an answer.
         model_key: the pool's key of its model; empty while that is not known.
         key_expired: it reports another model than before, and the pool has not looked at it since.
@@ -134,6 +135,7 @@ class Backend:
         self.silent_since: float | None = None
         self.reports_slots = True
         self.signature: Signature | None = None
+        self.unproven = False
         self.named: tuple[Properties, str] | None = None
         self.model_key = ""
         self.key_expired = False
@@ -329,6 +331,7 @@ class Backend:
         if owned == self.owned:
             return
         self.owned = owned
+        self.unproven = owned and self.signature is not None
         if owned:
             # What others had there may still be broken off: a slot is free when that is seen.
             self.table.lost()
@@ -435,7 +438,7 @@ class Backend:
         """Note the signature of its model; where that has changed, its key is void."""
         if self.signature is not None and not alike(self.signature, signature):
             self.model_key = ""
-        self.signature = signature
+        self.signature, self.unproven = signature, False
         return True
 
     def hear(self, signature: Signature) -> bool:

@@ -142,7 +142,8 @@ class HealthCheck:
         backend = self._backend
         if backend.upstream.properties is None or not backend.table.known:
             await self._ask()
-        if backend.signature is None and backend.owned and self._must_sign():
+        unknown = backend.signature is None or backend.unproven
+        if unknown and backend.owned and self._must_sign():
             if not backend.free and backend.releasing:
                 await self._look_at_slots()  # it was another server's until now
             await self._sign()
