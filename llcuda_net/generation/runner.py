@@ -113,6 +113,8 @@ class Runner:
                 return None, None
             return State.CANCELLED if generation.error is None else State.FAILED, generation.error
         except RequestError as error:
+            if generation.suspended:  # it failed since what it needs was taken away with it
+                return None, None
             interrupted = error.code == ErrorCode.INTERRUPTED
             return State.INTERRUPTED if interrupted else State.FAILED, error
         except Exception as error:

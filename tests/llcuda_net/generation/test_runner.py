@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from llcuda_net.errors import StorageError, UpstreamUnavailable
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.state import State
 from llcuda_net.storage.records import Level, Result
 from llcuda_net.upstream.interface import Properties
 from llcuda_protocol import Accepted, Attach, Cancel, Done, Durable, Error, ErrorCode, Tokens
@@ -277,3 +279,16 @@ async def test_an_upstream_that_cannot_be_asked_for_its_model_does_not_fail_a_ca
             assert not isinstance(event, Error), event
             text += "".join(event.pieces) if isinstance(event, Tokens) else ""
         assert (text, failures) == ("a b", [])
+
+
+async def test_one_that_is_set_aside_has_not_failed(tmp_path: Path) -> None:
+    """Its upstream is taken from this server at the moment at which it is to stop."""
+    generation = Generation("a b", None, {}, 9.0)
+
+    async def loses() -> State:
+        generation.suspend()
+        raise UpstreamUnavailable("another server has it")
+
+    async with keeping(tmp_path, FakeUpstream()) as (_, listener):
+        found = await listener.server._runner._outcome(generation, loses)
+    assert found == (None, None)
