@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +40,9 @@ class Pool:
     def own(self, urls: Collection[str]) -> None:
         """See Pool."""
         self.owned = frozenset(urls)
+
+    def hear(self, signatures: Mapping[str, Any]) -> None:
+        """See Pool: there is one model here, and nobody has a signature of it."""
 
     def answers(self, url: str) -> bool:
         """Whether an upstream goes on with what it makes; it does, also while it is being given."""
