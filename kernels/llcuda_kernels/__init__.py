@@ -3,6 +3,15 @@
 Every operation is one function with ``backend="auto" | "cpu" | "cuda"``; `reference` holds each of
 them in float64 NumPy. Names are imported when they are first used, since Numba takes a while.
 
+>>> logits = np.log(np.array([[0.5, 0.25, 0.25], [1.0, 1.0, 2.0]], np.float32))
+>>> found = token_statistics(logits, np.array([0, 2]), k=2)
+>>> print(found.surprisal.round(3), found.perplexity.round(3))
+[0.693 0.693] [2.828 2.828]
+>>> print(found.top_indices.tolist())
+[[0, 1], [2, 0]]
+
+Arrays are NumPy's, CuPy's, PyTorch's or others', and results of the same kind (`runtime.boundary`).
+
 From the ground up: `errors` and `arrays`; `reference`; `cpu`; `cuda`, on its own `cuda.runtime` and
 `cuda.primitives`; `runtime`, which chooses between the paths; the operations, each a module here;
 `selfcheck`. A module may import what is below it, and nothing of llcuda's other packages.
@@ -19,7 +28,8 @@ if TYPE_CHECKING:
     from .errors import BackendError, KernelError, MemoryLimitError
     from .norms import rms_norm, softmax
     from .products import from_bf16, gemm, matmul, matmul_bf16, matmul_int8, to_bf16
-    from .runtime.device import Gpu, gpu, to_device, to_host
+    from .runtime.copies import to_device, to_host
+    from .runtime.device import Gpu, gpu
     from .runtime.graphs import Graph, capture
     from .runtime.memory import MemoryPool, PoolStatistics
     from .runtime.streams import StreamManager
@@ -48,12 +58,8 @@ _HOME = {
     "runtime.streams": ["StreamManager"],
     "runtime.memory": ["MemoryPool", "PoolStatistics"],
     "runtime.graphs": ["Graph", "capture"],
-    "runtime.device": [
-        "Gpu",
-        "gpu",
-        "to_device",
-        "to_host",
-    ],
+    "runtime.copies": ["to_device", "to_host"],
+    "runtime.device": ["Gpu", "gpu"],
     "elementwise": [
         "gelu",
         "relu",

@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-#: A numpy.ndarray, or anything with ``__cuda_array_interface__`` (Numba, CuPy, PyTorch).
+#: Of NumPy, CuPy, PyTorch or Numba, or anything with ``__cuda_array_interface__`` or
+#: ``__dlpack__``: see `runtime.libraries`.
 Array: TypeAlias = Any
 
 
@@ -16,7 +17,12 @@ def on_device(array: Array) -> bool:
     kind = type(array)
     if kind is np.ndarray:
         return False
-    return kind.__name__ == "DeviceArray" or hasattr(array, "__cuda_array_interface__")
+    return is_ours(array) or hasattr(array, "__cuda_array_interface__")
+
+
+def is_ours(array: Array) -> bool:
+    """Whether it is a `DeviceArray`, which cannot be imported here."""
+    return type(array).__name__ == "DeviceArray"
 
 
 def host(array: Array, dtype: Any, name: str, ndim: int | None = None) -> np.ndarray[Any, Any]:

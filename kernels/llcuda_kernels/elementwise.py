@@ -13,8 +13,10 @@ import numpy as np
 from .arrays import Array, host, output, same_shape
 from .runtime import crossover
 from .runtime.backend import Backend, use_cuda
+from .runtime.boundary import boundary
 
 
+@boundary("a", "b", "out")
 def vector_add(a: Array, b: Array, *, out: Array | None = None, backend: Backend = "auto") -> Array:
     """``a + b``, both of one shape."""
     same_shape((a, b), "a and b")
@@ -30,11 +32,13 @@ def vector_add(a: Array, b: Array, *, out: Array | None = None, backend: Backend
     return to
 
 
+@boundary("x", "out")
 def relu(x: Array, *, out: Array | None = None, backend: Backend = "auto") -> Array:
     """``max(x, 0)``; NaN stays NaN."""
     return _unary("relu", x, out, backend)
 
 
+@boundary("x", "out")
 def gelu(
     x: Array,
     form: Literal["tanh", "erf"] = "tanh",
@@ -52,6 +56,7 @@ def gelu(
     return _unary(f"gelu_{form}", x, out, backend)
 
 
+@boundary("x", "out")
 def silu(x: Array, *, out: Array | None = None, backend: Backend = "auto") -> Array:
     """``x / (1 + exp(-x))`` (Elfwing et al. 2017, arXiv:1702.03118); NaN at -inf."""
     return _unary("silu", x, out, backend)

@@ -7,8 +7,10 @@ import numpy as np
 from .arrays import Array, host, rows
 from .runtime import crossover
 from .runtime.backend import Backend, use_cuda
+from .runtime.boundary import boundary
 
 
+@boundary("x")
 def quantize_int8(x: Array, *, backend: Backend = "auto") -> tuple[Array, Array]:
     """Symmetric int8, a scale a row: ``scale = max|x| / 127``, ``code = round(x / scale)``.
 
@@ -20,6 +22,7 @@ def quantize_int8(x: Array, *, backend: Backend = "auto") -> tuple[Array, Array]
     return _quantize(x, False, "quantize_int8", backend)
 
 
+@boundary("x")
 def normalize_quantize(x: Array, *, backend: Backend = "auto") -> tuple[Array, Array]:
     """`l2_normalize` and `quantize_int8` in one: x is read once, the unit rows are never stored.
 
@@ -43,6 +46,7 @@ def _quantize(x: Array, unit: bool, name: str, backend: Backend) -> tuple[Array,
     return codes.reshape(shape), scales.reshape(shape[:-1])
 
 
+@boundary("codes", "scales")
 def dequantize_int8(codes: Array, scales: Array, *, backend: Backend = "auto") -> Array:
     """``code · scale``: the inverse of `quantize_int8`, off by half a scale at most.
 
@@ -64,6 +68,7 @@ def dequantize_int8(codes: Array, scales: Array, *, backend: Backend = "auto") -
     return out.reshape(shape)
 
 
+@boundary("x")
 def l2_normalize(x: Array, *, backend: Backend = "auto") -> Array:
     """``x / sqrt(Σ x²)`` of each row, the last axis; float32, the shape of x.
 

@@ -10,8 +10,10 @@ import numpy as np
 from .arrays import Array, host, output, rows
 from .runtime import crossover
 from .runtime.backend import Backend, use_cuda
+from .runtime.boundary import boundary
 
 
+@boundary("x", "out")
 def softmax(x: Array, *, out: Array | None = None, backend: Backend = "auto") -> Array:
     """``exp(x - max) / Σ exp(x - max)`` of each row, the last axis; the shape of x.
 
@@ -30,6 +32,7 @@ def softmax(x: Array, *, out: Array | None = None, backend: Backend = "auto") ->
     return to
 
 
+@boundary("x", "weight", "out")
 def rms_norm(
     x: Array,
     weight: Array | None = None,
@@ -43,6 +46,8 @@ def rms_norm(
     Of each row, the last axis, of n numbers; weight: (n,). A row with NaN or infinity is NaN; no
     finite row overflows.
     """
+    if not eps >= 0:
+        raise ValueError(f"eps must not be negative: {eps}")
     if weight is not None and tuple(weight.shape) != tuple(x.shape[-1:]):
         raise ValueError(f"weight is {tuple(weight.shape)}, and must be {tuple(x.shape[-1:])}")
     if use_cuda(backend, "rms_norm", (x, weight), int(x.size) * 8):

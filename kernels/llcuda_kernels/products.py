@@ -10,10 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from .arrays import Array, host, output
-from .reference.products import from_bf16, to_bf16
+from .arrays import Array, host, is_ours, output
+from .reference import products as reference
 from .runtime import crossover
 from .runtime.backend import Backend, use_cuda
+from .runtime.boundary import boundary
 
 __all__ = ["from_bf16", "gemm", "matmul", "matmul_bf16", "matmul_int8", "to_bf16"]
 
@@ -21,6 +22,26 @@ __all__ = ["from_bf16", "gemm", "matmul", "matmul_bf16", "matmul_int8", "to_bf16
 MAX_INT8_SUM = 131_071
 
 
+@boundary("x")
+def to_bf16(x: Array) -> Array:
+    """The upper halves of float32, rounded to nearest, as uint16; NaN stays NaN. On the host."""
+    _on_host(x, "to_bf16")
+    return reference.to_bf16(x)
+
+
+@boundary("bits")
+def from_bf16(bits: Array) -> Array:
+    """The float32 whose upper halves these are, uint16. On the host."""
+    _on_host(bits, "from_bf16")
+    return reference.from_bf16(bits)
+
+
+def _on_host(array: Array, name: str) -> None:
+    if is_ours(array):
+        raise TypeError(f"{name} works in the host's memory: copy the array there first")
+
+
+@boundary("a", "b", "out")
 def matmul(
     a: Array,
     b: Array,
@@ -44,6 +65,7 @@ def matmul(
     return _blas(host(a, np.float32, "a"), host(b, np.float32, "b"), out)
 
 
+@boundary("a", "b")
 def matmul_int8(a: Array, b: Array, *, kernel: str = "auto", backend: Backend = "auto") -> Array:
     """``C[i, j] = Σ_k A[i, k] B[j, k]``, exact: int8 (m, k) and (n, k) to int32 (m, n).
 
@@ -69,6 +91,7 @@ def matmul_int8(a: Array, b: Array, *, kernel: str = "auto", backend: Backend = 
     return to
 
 
+@boundary("a", "b")
 def matmul_bf16(a: Array, b: Array, *, backend: Backend = "auto") -> Array:
     """``C[i, j] = Σ_k A[i, k] B[j, k]`` of bfloat16, summed in float32: (m, k), (n, k) to (m, n).
 
@@ -80,9 +103,11 @@ def matmul_bf16(a: Array, b: Array, *, backend: Backend = "auto") -> Array:
         from .cuda import products as cuda
 
         return cuda.matmul_bf16(a, b)
-    return _blas(from_bf16(host(a, np.uint16, "a")), from_bf16(host(b, np.uint16, "b")).T, None)
+    left, right = host(a, np.uint16, "a"), host(b, np.uint16, "b")
+    return _blas(reference.from_bf16(left), reference.from_bf16(right).T, None)
 
 
+@boundary("a", "b", "out")
 def gemm(a: Array, b: Array, *, out: Array | None = None, backend: Backend = "auto") -> Array:
     """`matmul` for production: cuBLAS (through CuPy) where it is installed, else `matmul`.
 

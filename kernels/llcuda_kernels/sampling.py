@@ -9,6 +9,7 @@ import numpy as np
 
 from .arrays import Array
 from .runtime.backend import Backend, use_cuda
+from .runtime.boundary import boundary
 from .tokens import MAX_TOP, TokenStatistics, token_statistics
 
 #: The units of top-p and min-p: shares are compared in whole numbers.
@@ -26,6 +27,7 @@ class Sampled:
     statistics: TokenStatistics
 
 
+@boundary("values")
 def sample(
     values: Array,
     *,

@@ -9,6 +9,7 @@ import numpy as np
 from .arrays import Array, host, on_device
 from .runtime import crossover
 from .runtime.backend import Backend, use_cuda
+from .runtime.boundary import boundary
 
 #: The greatest k, and the longest int8 vector whose dot product fits 32 bits.
 MAX_K = 1024
@@ -17,6 +18,7 @@ MAX_DIM = 131_071
 Host: TypeAlias = np.ndarray[Any, Any]
 
 
+@boundary("queries", "vectors", "inverse_norms")
 def cosine_topk(
     queries: Array,
     vectors: Array,
@@ -65,6 +67,7 @@ def cosine_topk(
     return _on_cpu(q, v, k, host(inverse_norms, np.float32, "inverse_norms", 1))
 
 
+@boundary("vectors")
 def inverse_norms(vectors: Array, *, backend: Backend = "auto") -> Array:
     """``1 / |v|`` of each vector, (n, dim) int8 or float32, as float32: 0 for zeros, NaN where one
     is not finite.

@@ -9,11 +9,13 @@ import numpy as np
 
 from .arrays import Array, host, output
 from .runtime.backend import Backend, use_cuda
+from .runtime.boundary import boundary
 
 #: Operations a round and element: what the load amounts to.
 SPIN_OPERATIONS, POST_OPERATIONS = 6, 16
 
 
+@boundary("seeds", "out")
 def spin(
     seeds: Array, rounds: int, *, out: Array | None = None, backend: Backend = "auto"
 ) -> Array:
@@ -35,6 +37,7 @@ def spin(
     return to
 
 
+@boundary("x", "out")
 def post(x: Array, rounds: int, *, out: Array | None = None, backend: Backend = "auto") -> Array:
     """``Σ_j a_j``: each of ``a_j = x + j``, j < 8, `rounds` times through ``a (1 - 2⁻¹⁰) + 2⁻¹⁰``.
 

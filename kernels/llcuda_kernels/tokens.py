@@ -10,6 +10,7 @@ import numpy as np
 from .arrays import Array, host, on_device
 from .runtime import crossover
 from .runtime.backend import Backend, use_cuda
+from .runtime.boundary import boundary
 
 #: The greatest k of `token_statistics`.
 MAX_TOP = 1024
@@ -47,22 +48,23 @@ class Certainty:
     least_certain_surprisal: float
 
 
+@boundary("values", "chosen")
 def token_statistics(
     values: Array, chosen: Array | None = None, *, k: int = 0, backend: Backend = "auto"
 ) -> TokenStatistics:
     """Statistics of the distributions ``p = softmax(values[i])``, in one pass over `values`.
 
     values: (rows, n_vocab) float32, logits or log-probabilities (they give the same).
-    chosen: (rows,) integers, the token that was taken; negative for none. k: from 0 to 1,024.
+    chosen: (rows,) integers, the token that was taken. k: from 0 to 1,024.
 
     ``log_sum_exp = log Σ exp(x)``, 0 for true log-probabilities. ``entropy = -Σ p log p`` (Shannon
-    1948), ``perplexity = exp(entropy)``. ``surprisal = -log p[chosen]``, NaN without a chosen one.
+    1948), ``perplexity = exp(entropy)``. ``surprisal = -log p[chosen]``, NaN where that is no
+    token of the vocabulary (as -1, for none).
     The k greatest values, greatest first, the lower index first among equals, with their indices;
     where fewer than k are numbers, the rest is -inf at -1.
 
     -inf is a token that cannot be. A row with NaN or +inf, or of -inf alone, has entropy NaN.
-    Raises TypeError, ValueError for shapes, k or chosen tokens out of range, BackendError. On a
-    device chosen tokens are not checked: one beyond the vocabulary has surprisal NaN.
+    Raises TypeError, ValueError for shapes and k out of range, BackendError.
     """
     if not 0 <= k <= MAX_TOP:
         raise ValueError(f"k must be from 0 to {MAX_TOP}, not {k}")
@@ -92,11 +94,10 @@ def _chosen(chosen: Array | None, shape: tuple[int, ...]) -> np.ndarray[Any, Any
     picked = host(chosen, np.int64, "chosen", 1)
     if picked.shape[0] != shape[0]:
         raise ValueError(f"chosen has {picked.shape[0]} entries for {shape[0]} rows")
-    if picked.size and picked.max() >= shape[1]:
-        raise ValueError(f"chosen token {picked.max()} is not in a vocabulary of {shape[1]}")
-    return picked
+    return np.where(picked < shape[1], picked, -1)
 
 
+@boundary("logprobs", "chosen_logprob")
 def list_statistics(
     logprobs: Array, chosen_logprob: Array, *, backend: Backend = "auto"
 ) -> ListStatistics:

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .arrays import Array, host, on_device
+from .arrays import Array, host
 from .embeddings import normalize_quantize
-from .errors import BackendError
+from .runtime import device
 from .runtime.backend import Backend
-from .runtime.device import gpu, to_host
+from .runtime.copies import to_host
 from .search import MAX_DIM, MAX_K, cosine_topk, inverse_norms
 
 #: Rows of the first segment; each further one is twice as large, up to the last figure.
@@ -97,10 +97,10 @@ class VectorStore:
             raise ValueError(f"dim must be from 1 to {MAX_DIM}, not {dim}")
         if backend not in ("auto", "cpu", "cuda"):
             raise ValueError(f"backend must be 'auto', 'cpu' or 'cuda', not {backend!r}")
-        if backend == "cuda" and not gpu().usable:
-            raise BackendError(f"VectorStore: no CUDA here: {gpu().reason}")
+        if backend == "cuda":
+            device.require_gpu("VectorStore")
         self.dim = dim
-        self.backend = "cuda" if backend != "cpu" and gpu().usable else "cpu"
+        self.backend = "cuda" if backend != "cpu" and device.gpu().usable else "cpu"
         self._segments: tuple[tuple[int, Segment], ...] = ()  # with the number of the first row
         self._count = 0
         self._lock = threading.Lock()
@@ -123,10 +123,10 @@ class VectorStore:
 
         A vector with NaN or infinity takes a row that is never found.
         """
-        if len(vectors.shape) != 2 or vectors.shape[1] != self.dim:
-            raise ValueError(f"vectors are {tuple(vectors.shape)}, and must be (m, {self.dim})")
-        codes, scales = normalize_quantize(vectors)
-        return self.append_codes(to_host(codes), to_host(scales))
+        codes, scales = (to_host(part) for part in normalize_quantize(vectors))
+        if codes.ndim != 2 or codes.shape[1] != self.dim:
+            raise ValueError(f"vectors are {codes.shape}, and must be (m, {self.dim})")
+        return self.append_codes(codes, scales)
 
     def append_codes(self, codes: Host, scales: Host) -> range:
         """Add rows that are quantised already: (m, dim) int8, (m,) float32."""
@@ -162,7 +162,7 @@ class VectorStore:
         """
         if not 1 <= k <= MAX_K:
             raise ValueError(f"k must be from 1 to {MAX_K}, not {k}")
-        given = to_host(queries) if on_device(queries) else np.asarray(queries)
+        given = to_host(queries)
         given = given[None] if given.ndim == 1 else given
         if given.ndim != 2 or given.shape[1] != self.dim:
             raise ValueError(f"queries are {given.shape}, and must be (q, {self.dim})")

@@ -18,12 +18,14 @@ Any shape will do: what lies beyond the edges counts as zero, and loops go over 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from .runtime.array import DeviceArray, at
 from .runtime.intrinsics import dp4a, load4, multiply_add, store4
-from .runtime.kernel import Kernel, divide_up, kernel
+from .runtime.kernel import Kernel, divide_up, kernel, limits
 from .runtime.shim import F32, I32, cuda, device, pointer
 
 TILE, SIDE, DEPTH, THREADS = 16, 128, 16, 256
@@ -31,7 +33,10 @@ _ZERO = np.float32(0.0)
 _DEEP = 2 * DEPTH * SIDE
 
 
-@kernel("matmul_tiled", pointer(F32), pointer(F32), pointer(F32), I32, I32, I32, bounds=TILE * TILE)
+@kernel(
+    "matmul_tiled", pointer(F32), pointer(F32), pointer(F32), I32, I32, I32, bounds=TILE * TILE,
+    shared=2048,
+)  # fmt: skip
 def tiled(a: Any, b: Any, c: Any, m: Any, n: Any, inner: Any) -> None:
     """C = A B, tile by tile: the one to read."""
     near_a = cuda.shared.array((TILE, TILE), F32)
@@ -98,7 +103,7 @@ def _keep(c: Any, at: Any, column: Any, n: Any, whole: Any, p: Any, q: Any, r: A
 
 @kernel(
     "matmul_fast",
-    pointer(F32), pointer(F32), pointer(F32), I32, I32, I32, I32, bounds=(THREADS, 2),
+    pointer(F32), pointer(F32), pointer(F32), I32, I32, I32, I32, bounds=(THREADS, 2), shared=32768,
 )  # fmt: skip
 def fast(a: Any, b: Any, c: Any, m: Any, n: Any, inner: Any, vectors: Any) -> None:
     """C = A B in registers: the one to use. `vectors`: rows are aligned to 16 bytes."""
@@ -177,8 +182,9 @@ def _products(a: Any, b: Any, total: Any) -> Any:
 
 def _int8(name: str, dot: Any, least: tuple[int, int]) -> Kernel:
     @kernel(
-        name, pointer(I32), pointer(I32), pointer(I32), I32, I32, I32, bounds=THREADS, least=least
-    )
+        name, pointer(I32), pointer(I32), pointer(I32), I32, I32, I32, bounds=THREADS, least=least,
+        shared=8192,
+    )  # fmt: skip
     def run(a: Any, b: Any, c: Any, m: Any, n: Any, words: Any) -> None:
         """C = A Bᵀ of rows of four int8 a word; a block 64x64, a thread 4x4."""
         near_a = cuda.shared.array(1024, I32, 16)
@@ -221,11 +227,30 @@ INT8 = _int8("matmul_int8_dp4a", dp4a, (6, 1))
 INT8_PLAIN = _int8("matmul_int8_plain", _products, (5, 0))
 
 
-def float32(which: str, a: Any, b: Any, c: Any, m: int, n: int, inner: int, fit: bool) -> None:
-    """Launch one of the two on addresses."""
-    if which == "tiled":
-        grid = (divide_up(n, TILE), divide_up(m, TILE))
-        tiled.launch(grid, (TILE, TILE), a, b, c, m, n, inner)
-    else:
-        grid = (divide_up(n, SIDE), divide_up(m, SIDE))
-        fast.launch(grid, THREADS, a, b, c, m, n, inner, fit)
+def _bands(m: int, side: int) -> Iterator[tuple[int, int]]:
+    """A tall matrix in parts of so many rows that a grid reaches them: first row and rows."""
+    most = limits().grid[1] * side
+    for first in range(0, m, most):
+        yield first, min(most, m - first)
+
+
+def float32(which: str, a: DeviceArray, b: DeviceArray, c: DeviceArray, fit: bool) -> None:
+    """C = A B by one of the two. `fit`: rows are aligned to 16 bytes."""
+    (m, inner), n = a.shape, b.shape[1]
+    side = TILE if which == "tiled" else SIDE
+    for first, rows in _bands(m, side):
+        grid = (divide_up(n, side), divide_up(rows, side))
+        given = at(a, first * inner), b.address, at(c, first * n), rows, n, inner
+        if which == "tiled":
+            tiled.launch(grid, (TILE, TILE), *given)
+        else:
+            fast.launch(grid, THREADS, *given, fit)
+
+
+def int8(made: Kernel, a: DeviceArray, b: DeviceArray, c: DeviceArray) -> None:
+    """C = A Bᵀ of rows of words, by `INT8` or `INT8_PLAIN`."""
+    (m, words), n = a.shape, b.shape[0]
+    for first, rows in _bands(m, 64):
+        grid = (divide_up(n, 64), divide_up(rows, 64))
+        given = at(a, first * words), b.address, at(c, first * n)
+        made.launch(grid, THREADS, *given, rows, n, words)

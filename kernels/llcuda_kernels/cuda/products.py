@@ -14,7 +14,7 @@ from . import matmul as plain
 from . import tensor_matmul
 from .primitives.padding import padded
 from .runtime import shim
-from .runtime.array import Call, DeviceArray, aligned, empty, to_device
+from .runtime.array import Call, DeviceArray, aligned, empty, fill, filled
 from .runtime.intrinsics import bits_float
 from .runtime.kernel import divide_up, kernel
 from .runtime.shim import F32, I64, U16, cuda, pointer
@@ -66,10 +66,6 @@ def _whole_tiles(array: DeviceArray) -> DeviceArray:
     return out.view(np.int32, (tall, wide // 4))
 
 
-def _zeros(shape: tuple[int, ...], kind: Any) -> DeviceArray:
-    return to_device(np.zeros(shape, kind))
-
-
 def _capability() -> tuple[int, int]:
     if shim.SIMULATED:
         return (7, 5)  # tensor cores have no twin
@@ -85,10 +81,10 @@ def matmul(a: Array, b: Array, which: str, out: Array | None = None) -> Array:
     (m, inner), n = x.shape, y.shape[1]
     to = call.make(out, (m, n), np.float32)
     if to.size and not inner:
-        return call.give(_zeros((m, n), np.float32), out)
+        return call.give(fill(to, 0.0), out)
     if to.size:
         fit = inner % 4 == 0 and n % 4 == 0 and aligned(x, y, to)
-        plain.float32(which, x.address, y.address, to.address, m, n, inner, fit)
+        plain.float32(which, x, y, to, fit)
     return call.give(to, out)
 
 
@@ -98,7 +94,7 @@ def matmul_int8(a: Array, b: Array, which: str = "auto") -> Array:
     x, y = call.take(a, np.int8, "a", 2), call.take(b, np.int8, "b", 2)
     (m, inner), n = x.shape, y.shape[0]
     if not m or not n or not inner:
-        return call.give(_zeros((m, n), np.int32))
+        return call.give(filled((m, n), np.int32, 0))
     cc = _capability()
     if which == "mma" and cc < (8, 0):
         raise BackendError(f"matmul_int8: mma needs compute capability 8.0, and this is {cc}")
@@ -110,9 +106,7 @@ def matmul_int8(a: Array, b: Array, which: str = "auto") -> Array:
         )
     else:
         p, q = _words(padded(x)), _words(padded(y))
-        made = plain.INT8 if cc >= (6, 1) else plain.INT8_PLAIN
-        grid = (divide_up(n, 64), divide_up(m, 64))
-        made.launch(grid, THREADS, p.address, q.address, out.address, m, n, p.shape[1])
+        plain.int8(plain.INT8 if cc >= (6, 1) else plain.INT8_PLAIN, p, q, out)
     return call.give(out)
 
 
@@ -126,7 +120,7 @@ def matmul_bf16(a: Array, b: Array) -> Array:
     x, y = call.take(a, np.uint16, "a", 2), call.take(b, np.uint16, "b", 2)
     (m, inner), n = x.shape, y.shape[0]
     if not m or not n or not inner:
-        return call.give(_zeros((m, n), np.float32))
+        return call.give(filled((m, n), np.float32, 0))
     if _capability() >= (8, 0):
         out = empty((m, n), np.float32)
         p, q = _whole_tiles(x), _whole_tiles(y)

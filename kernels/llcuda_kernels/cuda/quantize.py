@@ -9,7 +9,7 @@ import numpy as np
 from llcuda_kernels.arrays import Array
 
 from .primitives import rows
-from .runtime.array import Call, DeviceArray, aligned, empty
+from .runtime.array import Call, DeviceArray, aligned, empty, filled
 from .runtime.intrinsics import store4
 from .runtime.kernel import divide_up, kernel
 from .runtime.shim import F32, I8, I32, I64, cuda, pointer
@@ -57,15 +57,9 @@ def quantize_int8(x: Array, unit: bool, out: Any = None) -> tuple[Array, Array]:
             source.size // n, n, 0.0, fit,
         )  # fmt: skip
     elif scales.size:
-        return call.give(codes), call.give(_zeros(scales))
+        # rows without numbers have scale 0
+        return call.give(codes), call.give(filled(scales.shape, np.float32, 0.0))
     return call.give(codes), call.give(scales)
-
-
-def _zeros(array: DeviceArray) -> DeviceArray:
-    """Rows without numbers have scale 0."""
-    from .runtime.array import to_device
-
-    return to_device(np.zeros(array.shape, array.dtype))
 
 
 def dequantize_int8(codes: Array, scales: Array) -> Array:

@@ -25,7 +25,7 @@ from .primitives.reductions import block_max, block_sum, warp_max, warp_max_int,
 from .primitives.token_topk import LOWEST, STEP, THREADS, merge_shares, offer_step, read_again
 from .primitives.topk import NOTHING, clear, in_use, sort_descending
 from .runtime import shim
-from .runtime.array import Call, DeviceArray, aligned, empty, to_device
+from .runtime.array import Call, DeviceArray, aligned, empty
 from .runtime.intrinsics import exp2_fast, greater, lane, load4
 from .runtime.kernel import Kernel, divide_up, kernel
 from .runtime.shim import F32, I32, I64, cuda, device, pointer
@@ -77,18 +77,18 @@ def _statistics(name: str, top: str, buffer: int) -> Kernel:
 
     @kernel(
         name, pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64), pointer(F32),
-        bounds=bounds,
+        bounds=bounds, shared=33168 if keep_keys else 384,
     )  # fmt: skip
     def run(
         x: Any, n: Any, share: Any, vectors: Any, k: Any, parts: Any, out: Any, maxima: Any
     ) -> None:
-        """Block (i, r): the i-th share of row r. parts: (rows, blocks, 3); out: (.., k) keys."""
+        """Block (r, i): the i-th share of row r. parts: (rows, blocks, 3); out: (.., k) keys."""
         t = np.int32(cuda.threadIdx.x)
-        row = np.int64(cuda.blockIdx.y)
+        row = np.int64(cuda.blockIdx.x)
         base = row * n
-        first = np.int64(cuda.blockIdx.x) * share
+        first = np.int64(cuda.blockIdx.y) * share
         last = min(first + share, n)
-        place = row * cuda.gridDim.x + cuda.blockIdx.x
+        place = row * cuda.gridDim.y + cuda.blockIdx.y
         m, s, u = LOWEST, _ZERO, _ZERO
         if keep_keys:
             keys = cuda.shared.array(buffer, I64)
@@ -260,10 +260,8 @@ def token_statistics(values: Array, chosen: Array | None, k: int) -> tuple[Any, 
         raise ValueError(f"chosen has {picked.shape[0]} entries for {rows} rows")
     found = [empty((rows,), np.float32) for _ in range(4)]
     top = empty((rows, k), np.float32), empty((rows, k), np.int32)
-    if rows and rows <= 65535:
+    if rows:
         _launch(x, picked, have, k, found, top)
-    elif rows:
-        raise ValueError("65,535 rows at most in one call on the device")
     return tuple(call.give(part) for part in (*found, *top))
 
 
@@ -276,7 +274,7 @@ def _launch(x: DeviceArray, picked: DeviceArray, have: bool, k: int, found: Any,
     maxima = empty((rows, blocks, THREADS), np.float32) if quick else parts
     first = PLAIN if not k else MAXIMA if quick else TOP_LARGE
     fit = aligned(x) and n % 4 == 0
-    grid = (blocks, rows)
+    grid = (rows, blocks)
     first.launch(
         grid, THREADS, x.address, n, share, fit, k, parts.address, keys.address, maxima.address
     )
@@ -287,7 +285,7 @@ def _launch(x: DeviceArray, picked: DeviceArray, have: bool, k: int, found: Any,
         )  # fmt: skip
     index = picked.address
     if not have:
-        index = to_device(np.zeros(1, np.int64)).address if shim.SIMULATED else parts.address
+        index = empty((1,), np.int64).address
     _merge.launch(
         divide_up(rows, 8), THREADS, x.address, n, parts.address, blocks, index, have,
         *(part.address for part in found), rows,

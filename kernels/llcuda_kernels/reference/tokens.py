@@ -28,8 +28,8 @@ def token_statistics(x: Any, chosen: Any = None, k: int = 0) -> TokenTruth:
 
     ``log_sum_exp = log(sum(exp(x)))``; ``entropy = log_sum_exp - sum(p * x)`` with ``p * x = 0``
     where p is 0; ``perplexity = exp(entropy)``; ``surprisal = log_sum_exp - x[chosen]``, NaN where
-    `chosen` is negative (none). A row of -inf alone, or with +inf or NaN, has no entropy: NaN; its
-    log_sum_exp is -inf, +inf, NaN.
+    `chosen` is no token (negative, or beyond the last). A row of -inf alone, or with +inf or NaN,
+    has no entropy: NaN; its log_sum_exp is -inf, +inf, NaN.
     """
     x = np.asarray(x, np.float64)
     count, length = x.shape
@@ -46,8 +46,9 @@ def token_statistics(x: Any, chosen: Any = None, k: int = 0) -> TokenTruth:
         picked = np.full(count, np.nan)
         if chosen is not None and length:
             at = np.asarray(chosen)
-            taken = np.take_along_axis(x, np.maximum(at, 0)[:, None], axis=1)[:, 0]
-            picked = np.where(at >= 0, taken, np.nan)
+            known = (at >= 0) & (at < length)
+            taken = np.take_along_axis(x, np.where(known, at, 0)[:, None], axis=1)[:, 0]
+            picked = np.where(known, taken, np.nan)
         surprisal = lse - picked
     values, indices = best(x, k)
     return TokenTruth(lse, entropy, np.exp(entropy), surprisal, values, indices.astype(np.int32))

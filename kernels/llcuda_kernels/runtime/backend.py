@@ -13,7 +13,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from llcuda_kernels.arrays import Array, on_device
-from llcuda_kernels.errors import BackendError
 
 from . import device
 
@@ -47,7 +46,5 @@ def use_cuda(backend: str, operation: str, arrays: tuple[Array | None, ...], wor
 
 
 def _usable(operation: str) -> bool:
-    found = device.gpu()
-    if not found.usable:
-        raise BackendError(f"{operation}: no CUDA here: {found.reason}")
+    device.require_gpu(operation)
     return True

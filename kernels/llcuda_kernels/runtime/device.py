@@ -7,11 +7,7 @@ import functools
 import importlib.util
 import os
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from llcuda_kernels.arrays import Array, on_device
 from llcuda_kernels.errors import BackendError
 
 
@@ -56,22 +52,8 @@ def gpu() -> Gpu:
         return Gpu(False, f"the GPU cannot be used: {first}")
 
 
-def to_device(array: Array) -> Array:
-    """A copy of the array in the GPU's memory. Raises BackendError where there is none."""
-    if on_device(array):
-        return array
+def require_gpu(operation: str) -> None:
+    """Raise BackendError where there is no GPU to use."""
     found = gpu()
     if not found.usable:
-        raise BackendError(f"to_device: no CUDA here: {found.reason}")
-    from llcuda_kernels.cuda.runtime.array import to_device as copy
-
-    return copy(np.ascontiguousarray(array))
-
-
-def to_host(array: Array) -> np.ndarray[Any, Any]:
-    """A copy of a device's array in the host's memory; a host's array is given back as it is."""
-    if not on_device(array):
-        return np.asarray(array)
-    from llcuda_kernels.cuda.runtime.array import wrap
-
-    return wrap(array, "array").copy_to_host()
+        raise BackendError(f"{operation}: no CUDA here: {found.reason}")

@@ -3,6 +3,15 @@
 A `MemoryPool` wraps a pool of cuda.core: memory that is given back stays with the pool, so that the
 next call of the same size costs no trip to the driver. On top come a limit and statistics.
 
+>>> pool = MemoryPool(limit=1 << 20)
+>>> with pool.use():
+...     x = to_device(np.ones(1000, np.float32))
+>>> print(pool.statistics().in_use)
+4000
+>>> del x
+>>> print(pool.statistics().in_use)
+0
+
 1. `allocate` either returns memory or raises; it never returns less.
 2. Memory counts against the limit until its last holder lets go of it.
 3. Every method may be called from any thread.
@@ -17,7 +26,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from llcuda_kernels.errors import BackendError, MemoryLimitError
+from llcuda_kernels.errors import MemoryLimitError
+
+from .device import require_gpu
 
 
 @dataclass(frozen=True)
@@ -124,13 +135,13 @@ class MemoryPool:
     @contextmanager
     def use(self) -> Iterator[MemoryPool]:
         """Within it, arrays that this thread's operations make come from this pool."""
-        from llcuda_kernels.cuda.runtime import driver
+        from llcuda_kernels.cuda.runtime import device_memory
 
-        old = driver.set_pool(self)
+        old = device_memory.set_pool(self)
         try:
             yield self
         finally:
-            driver.set_pool(old)
+            device_memory.set_pool(old)
 
     def _queue(self) -> Any:
         if self._stream is not None:
@@ -163,10 +174,7 @@ def _release(inner: Any, size: int, pool: MemoryPool) -> None:
 
 
 def _source(kind: str) -> Any:
-    from .device import gpu
+    require_gpu("MemoryPool")
+    from llcuda_kernels.cuda.runtime import device_memory
 
-    if not gpu().usable:
-        raise BackendError(f"MemoryPool: no CUDA here: {gpu().reason}")
-    from llcuda_kernels.cuda.runtime import driver
-
-    return driver.memory_source(kind)
+    return device_memory.source(kind)

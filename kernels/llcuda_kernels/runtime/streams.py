@@ -1,17 +1,19 @@
 """Named streams, so that copies and kernels overlap, and events to order them.
 
-::
+>>> batches = [np.full((8, 1000), i, np.float32) for i in range(3)]
+>>> with StreamManager() as streams:
+...     for batch in batches:
+...         with streams.use("copy"):
+...             following = to_device(batch)  # queued on the stream "copy"
+...         with streams.use("compute"):
+...             found = token_statistics(following)  # after its copy, beside the next one
+...     streams.synchronize()
+...     print(to_host(found.entropy).round(3)[:2])
+[6.908 6.908]
 
-    streams = StreamManager()
-    with streams.use("copy"):
-        following = to_device(batch)         # queued on the stream "copy"
-        copied = streams.record("copy")
-    with streams.use("compute"):
-        streams.wait("compute", copied)
-        token_statistics(following)          # runs after the copy, beside the next one
-    streams.synchronize()
-
-The current stream is a thread's own. Streams made here do not wait for the default stream.
+An operation waits for what other streams have queued with its arrays. `record` and `wait` order
+anything else. The current stream is a thread's own. Streams made here do not wait for the default
+stream.
 """
 
 from __future__ import annotations
@@ -21,9 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from llcuda_kernels.errors import BackendError
-
-from .device import gpu
+from .device import require_gpu
 
 
 class StreamManager:
@@ -34,8 +34,7 @@ class StreamManager:
 
     def __init__(self, *, make: Callable[[], Any] | None = None) -> None:
         if make is None:
-            if not gpu().usable:
-                raise BackendError(f"StreamManager: no CUDA here: {gpu().reason}")
+            require_gpu("StreamManager")
             from llcuda_kernels.cuda.runtime import driver
 
             make = driver.new_stream

@@ -13,6 +13,7 @@ import numpy as np
 from llcuda_kernels.arrays import Array, host
 from llcuda_kernels.runtime import crossover
 from llcuda_kernels.runtime.backend import Backend, use_cuda
+from llcuda_kernels.runtime.boundary import boundary
 
 BlockFormat: TypeAlias = Literal["q4_0", "q8_0", "q4_k", "q6_k"]
 
@@ -33,26 +34,31 @@ BLOCKS: dict[str, BlockSize] = {
 }
 
 
+@boundary("blocks")
 def dequantize_q4_0(blocks: Array, *, backend: Backend = "auto") -> Array:
     """``(q - 8) d``. blocks: (…, bytes a row) uint8; returns (…, numbers a row) float32."""
     return _dequantize(blocks, "q4_0", backend)
 
 
+@boundary("blocks")
 def dequantize_q8_0(blocks: Array, *, backend: Backend = "auto") -> Array:
     """``q d``. blocks: (…, bytes a row) uint8; returns (…, numbers a row) float32."""
     return _dequantize(blocks, "q8_0", backend)
 
 
+@boundary("blocks")
 def dequantize_q4_k(blocks: Array, *, backend: Backend = "auto") -> Array:
     """``(d scale) q - (dmin minimum)``; (…, bytes a row) uint8 to (…, numbers a row) float32."""
     return _dequantize(blocks, "q4_k", backend)
 
 
+@boundary("blocks")
 def dequantize_q6_k(blocks: Array, *, backend: Backend = "auto") -> Array:
     """``(d scale) (q - 32)``; (…, bytes a row) uint8 to (…, numbers a row) float32."""
     return _dequantize(blocks, "q6_k", backend)
 
 
+@boundary("x", "blocks")
 def blocks_times_vector(
     x: Array, blocks: Array, block_format: BlockFormat, *, backend: Backend = "auto"
 ) -> Array:

@@ -6,13 +6,15 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from llcuda_kernels.arrays import Array, host
+from llcuda_kernels.arrays import Array, host, on_device
 from llcuda_kernels.runtime import crossover
 from llcuda_kernels.runtime.backend import Backend, use_cuda
+from llcuda_kernels.runtime.boundary import boundary
 
 Layout: TypeAlias = Literal["awq", "gptq"]
 
 
+@boundary("qweight", "qzeros", "scales", "g_idx")
 def dequantize_int4(
     qweight: Array,
     qzeros: Array,
@@ -31,8 +33,8 @@ def dequantize_int4(
     "gptq" (Frantar et al. 2022, arXiv:2210.17323, as AutoGPTQ's first format): qweight (K/8, N),
     eight rows a word in order; qzeros (groups, N/8), eight columns in order, stored less one.
 
-    g_idx: (K,) int32, "gptq" only: the group g of each row, in any order (act order). Those that
-    lie in the GPU's memory are not looked at: they must be from 0 to groups - 1.
+    g_idx: (K,) int32, "gptq" only: the group g of each row, in any order (act order). One that
+    is no group is a ValueError; in the GPU's memory, where nobody looks first, its row is NaN.
     """
     inner, columns = _shape(qweight, qzeros, scales, layout, g_idx)
     arrays = (qweight, qzeros, scales, g_idx)
@@ -48,6 +50,7 @@ def dequantize_int4(
     return out
 
 
+@boundary("x", "qweight", "qzeros", "scales", "g_idx")
 def int4_times_vector(
     x: Array,
     qweight: Array,
@@ -123,6 +126,8 @@ def _shape(
             raise ValueError(f"g_idx is {tuple(g_idx.shape)}, and must be ({inner},)")
         if inner and not groups:
             raise ValueError(f"{inner} rows, and no group")
+        if not on_device(g_idx):
+            _groups(g_idx, inner, groups)
         return inner, columns
     if (groups == 0) != (inner == 0) or (groups and inner % groups):
         raise ValueError(f"{inner} rows do not divide into {groups} groups")

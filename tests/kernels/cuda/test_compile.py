@@ -76,6 +76,9 @@ def _complaints(name: str, found: dict[str, Any], allowed: dict[str, Any] | None
     if allowed is None:
         return [f"{name} has no budget: run python tests/kernels/cuda/test_compile.py"]
     said = [f"{name} has {kind}" for kind in found["forbidden"]]
+    kernel = kernels().get(name.split()[0])
+    if kernel and not 0 <= kernel.shared - found["shared"] < 64:
+        said.append(f"{name} declares shared={kernel.shared}, and has {found['shared']} bytes")
     if found["spilled"]:
         said.append(f"{name} spills {found['spilled']} bytes")
     for kind in ("registers", "shared"):

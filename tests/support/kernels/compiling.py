@@ -19,6 +19,7 @@ MODULES = (
     "matmul",
     "norms",
     "primitives.scan",
+    "primitives.strided",
     "products",
     "quantize",
     "sampling",

@@ -127,9 +127,10 @@ def _scaled_value(x: Any, p: Any, q: Any, f: Any, w: Any) -> Any:
 
 @device
 def _rms_prepare(peak: Any, eps: Any) -> Any:
-    """Rows that reach beyond 1 are brought to it, so that squares stay in range."""
-    top = bits_float(peak)
-    inverse = ONE / top if top > ONE else ONE
+    """The greater of the row's peak and √eps is brought to 1, or near: squares stay in range."""
+    top, root = bits_float(peak), math.sqrt(eps)
+    top = root if root > top else top
+    inverse = ONE / top if top > SMALL else LIFT
     if peak >= INFINITE:
         inverse = NAN
     return inverse, ONE

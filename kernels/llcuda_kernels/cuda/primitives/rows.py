@@ -89,7 +89,7 @@ def _block(op: RowOp) -> Kernel:
     peak_of, prepare, term, finish = op.peak, op.prepare, op.term, op.finish
     value, put4, gain4, scale_of = op.value, op.put4, op.gain4, op.scale
 
-    @kernel(f"{op.name}_block", *_signature(op.kind4), bounds=BLOCK_THREADS)
+    @kernel(f"{op.name}_block", *_signature(op.kind4), bounds=BLOCK_THREADS, shared=256)
     def run(x: Any, w: Any, out: Any, scales: Any, rows: Any, n: Any, eps: Any) -> None:
         near = cuda.shared.array(0, F32, 16)
         row = np.int64(cuda.blockIdx.x)
@@ -130,7 +130,7 @@ def _plain(op: RowOp) -> Kernel:
     peak_of, prepare, term, finish = op.peak, op.prepare, op.term, op.finish
     value, put1, gain1, scale_of = op.value, op.put1, op.gain1, op.scale
 
-    @kernel(f"{op.name}_plain", *_signature(op.kind1), bounds=PLAIN_THREADS)
+    @kernel(f"{op.name}_plain", *_signature(op.kind1), bounds=PLAIN_THREADS, shared=256)
     def run(x: Any, w: Any, out: Any, scales: Any, rows: Any, n: Any, eps: Any) -> None:
         row = np.int64(cuda.blockIdx.x)
         base = row * n
@@ -164,7 +164,7 @@ def run(
     args = (x, w, out, scales, rows, n, eps)
     if fit and n % 4 == 0 and n <= WARP_MOST:
         warp.launch(divide_up(rows, ROWS_A_BLOCK), THREADS, *args)
-    elif fit and n % 4 == 0 and n <= BLOCK_MOST:
+    elif fit and n % 4 == 0 and n <= BLOCK_MOST and block.fits(4 * n):
         block.launch(rows, BLOCK_THREADS, *args, shared=4 * n)
     else:
         plain.launch(rows, PLAIN_THREADS, *args)

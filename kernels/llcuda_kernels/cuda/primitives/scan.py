@@ -132,7 +132,7 @@ def _offer(
 @kernel(
     "scan_int8_mma",
     pointer(I32), pointer(F32), pointer(I32), pointer(F32), pointer(F32), I32, I64, I32, I32, I32,
-    pointer(I64), I64, pointer(I32), bounds=(THREADS, 2), least=(8, 0), twin=False,
+    pointer(I64), I64, pointer(I32), bounds=(THREADS, 2), least=(8, 0), twin=False, shared=256,
 )  # fmt: skip
 def _scan_together(
     query: Any, inverse_q: Any, rows: Any, inverse_v: Any, limits: Any, count: Any, total: Any,
@@ -207,15 +207,25 @@ def _scan_together(
         start += np.int64(cuda.gridDim.x) * 256
 
 
+def fits(words: int) -> bool:
+    """Whether one query's words fit a block."""
+    return _scan.fits(4 * words)
+
+
+def _stride(words: int) -> int:
+    """Words from one query to the next in shared memory, so that they lie in different banks."""
+    return words + (16 if words % 32 == 0 else 32)
+
+
 def _device_can(words: int) -> tuple[bool, int, int]:
     """Whether tensor cores may be used, and the blocks that run at once of either kernel."""
     if shim.SIMULATED:
         return False, 2, 2
     from llcuda_kernels.cuda.runtime import driver
 
-    fits = TOGETHER * (words + 32) * 4 <= 96 * 1024
+    fit = words % 16 == 0 and _scan_together.fits(4 * TOGETHER * _stride(words))
     many = driver.multiprocessors()
-    return driver.compute_capability() >= (8, 0) and words % 16 == 0 and fits, 4 * many, 2 * many
+    return driver.compute_capability() >= (8, 0) and fit, 4 * many, 2 * many
 
 
 def run(
@@ -239,7 +249,7 @@ def run(
         to = at(keys, first * room), room, at(counts, first)
         if together:
             now = min(TOGETHER, count - first)
-            stride = words + (16 if words % 32 == 0 else 32)
+            stride = _stride(words)
             blocks = max(1, min(blocks_many, divide_up(total, 256)))
             _scan_together.launch(
                 blocks, THREADS, given, *where, now, total, words, stride, k, *to,

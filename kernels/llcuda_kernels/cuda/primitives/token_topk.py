@@ -77,7 +77,7 @@ def _where(item: Any, runs: Any, who: Any) -> Any:
 @device
 def _give(key: Any, at: Any, values: Any, indices: Any, out: Any) -> None:
     """One of the k greatest: as value and index, or as a key to be merged."""
-    if cuda.gridDim.x == 1:
+    if cuda.gridDim.y == 1:
         values[at] = -_INF if key == NOTHING else value_of(key)
         indices[at] = -1 if key == NOTHING else np.int32(index_of(key))
     else:
@@ -86,7 +86,7 @@ def _give(key: Any, at: Any, values: Any, indices: Any, out: Any) -> None:
 
 @kernel(
     "token_topk_again", pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64),
-    pointer(F32), pointer(I32), bounds=(THREADS, 4),
+    pointer(F32), pointer(I32), bounds=(THREADS, 4), shared=18464,
 )  # fmt: skip
 def read_again(
     x: Any, n: Any, share: Any, vectors: Any, k: Any, maxima: Any, out: Any,
@@ -108,11 +108,11 @@ def read_again(
     near = cuda.shared.array(THREADS, F32, 16)
     who = cuda.shared.array(THREADS, I32)
     t = np.int32(cuda.threadIdx.x)
-    row = np.int64(cuda.blockIdx.y)
+    row = np.int64(cuda.blockIdx.x)
     base = row * n
-    first = np.int64(cuda.blockIdx.x) * share
+    first = np.int64(cuda.blockIdx.y) * share
     last = min(first + share, n)
-    place = row * cuda.gridDim.x + cuda.blockIdx.x
+    place = row * cuda.gridDim.y + cuda.blockIdx.y
     runs = np.int32(0)
     if vectors != 0:
         runs = np.int32((last - first) // STEP) * np.int32(4)
@@ -191,7 +191,10 @@ def read_again(
             _give(keys[t], place * k + t, values, indices, out)
 
 
-@kernel("token_topk_merge", pointer(I64), I32, I32, pointer(F32), pointer(I32), bounds=(THREADS, 1))
+@kernel(
+    "token_topk_merge", pointer(I64), I32, I32, pointer(F32), pointer(I32), bounds=(THREADS, 1),
+    shared=32784,
+)  # fmt: skip
 def merge_shares(given: Any, each: Any, k: Any, values: Any, indices: Any) -> None:
     """A block a row: the k greatest of its shares' keys."""
     keys = cuda.shared.array(4096, I64)

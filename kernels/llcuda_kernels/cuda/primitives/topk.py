@@ -30,7 +30,7 @@ _ALL = np.int32(0x7FFFFFFF)
 @device
 def key_of(value: Any, index: Any) -> Any:
     """The key; not for NaN. The index is from 0 to 2³¹ - 1."""
-    bits = float_bits(value)
+    bits = float_bits(value + np.float32(0.0))  # -0 becomes 0: they are equal
     order = bits if bits >= 0 else bits ^ _ALL
     return (np.int64(order) << np.int64(32)) | (_LAST - np.int64(index))
 

@@ -1,7 +1,9 @@
-"""The GPU through cuda.core: compiled kernels loaded, launched, streams, and memory copied.
+"""The GPUs through cuda.core: kernels loaded and launched, streams, and memory copied.
 
-Everything happens on the device's primary context, which Numba, CuPy and PyTorch share, and on the
-current stream of the thread (`streams`).
+Everything happens on a device's primary context, which Numba, CuPy and PyTorch share. A thread
+works on one GPU at a time, its `place`: that of the arrays it is given (`at`), or the one that its
+context is on (`follow`). Its work goes to the stream that was chosen (`set_stream`), or to that of
+the arrays, or to the default one.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ from __future__ import annotations
 import ctypes
 import struct
 import threading
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from . import shim
 from .kept import Code
+from .limits import AT_ONCE, Limits
 from .shim import core, native
 
 _here = threading.local()
@@ -30,58 +34,212 @@ def _check(result: tuple[Any, ...]) -> Any:
     return value[0] if value else None
 
 
-def device() -> Any:
-    """The current device, its context made current in this thread."""
-    found = getattr(_here, "device", None)
+class Place:
+    """One GPU: its primary context, and what is asked of it again and again."""
+
+    def __init__(self, ordinal: int) -> None:
+        self.ordinal = ordinal
+        self.device = core.Device(ordinal)
+        before = _check(native.cuCtxGetCurrent())
+        self.device.set_current()
+        self.context = _check(native.cuCtxGetCurrent())
+        self.key = int(self.context)
+        self.default_stream = self.device.default_stream
+        cc = self.device.compute_capability
+        self.capability = (int(cc[0]), int(cc[1]))
+        asked = native.CUdevice_attribute
+        self.multiprocessors = self._attribute(asked.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+        self.limits = Limits(
+            self._attribute(asked.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
+            self._attribute(asked.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR),
+            (
+                self._attribute(asked.CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X),
+                self._attribute(asked.CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y),
+                self._attribute(asked.CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z),
+            ),
+        )
+        if int(before):
+            _check(native.cuCtxSetCurrent(before))
+
+    def _attribute(self, which: Any) -> int:
+        return int(_check(native.cuDeviceGetAttribute(which, self.ordinal)))
+
+
+_places: dict[int, Place] = {}
+_making = threading.Lock()
+
+
+def of(ordinal: int) -> Place:
+    """The GPU of this number."""
+    found = _places.get(ordinal)
     if found is None:
-        found = _here.device = core.Device()
-        found.set_current()
+        with _making:
+            found = _places.get(ordinal)
+            if found is None:
+                core.Device()  # initialises the driver
+                found = _places[ordinal] = Place(ordinal)
     return found
+
+
+def count() -> int:
+    """How many GPUs there are."""
+    found = getattr(_here, "count", None)
+    if found is None:
+        core.Device()
+        found = _here.count = int(_check(native.cuDeviceGetCount()))
+    return found
+
+
+def follow() -> Place:
+    """Go to the GPU that this thread's context is on (others may have moved it), or to the first.
+
+    With one GPU that is settled once a thread.
+    """
+    here: Place | None = getattr(_here, "place", None)
+    if here is not None and count() == 1:
+        return here
+    found = of(int(core.Device().device_id))
+    _check(native.cuCtxSetCurrent(found.context))
+    if found is not here:
+        _go(found, None)
+    return found
+
+
+def place() -> Place:
+    """The GPU that this thread works on."""
+    return getattr(_here, "place", None) or follow()
+
+
+def device() -> Any:
+    """The current device, as cuda.core has it; its context is current in this thread."""
+    return place().device
+
+
+def _go(where: Place, stream: Any) -> None:
+    """Set what this thread works on: the chosen stream, the given one, or the default one."""
+    _here.place = where
+    if getattr(_here, "chosen", None) is not None and _here.chosen_on is where:
+        stream = _here.chosen
+    _here.stream = where.default_stream if stream is None else stream
+    _here.handle = handle_of(_here.stream)
+
+
+def handle_of(stream: Any) -> Any:
+    """The driver's own name of a stream; while a graph is recorded, of its builder's."""
+    real = stream.stream if hasattr(stream, "begin_building") else stream
+    return native.CUstream(int(real.handle) or 1)
+
+
+class at:  # noqa: N801  # reads as the statement that it is part of
+    """Within it, this thread works on a GPU, and on a stream of it unless one was chosen.
+
+    On the GPU that it works on already it keeps its stream, if none is given. The context that was
+    current is again at the end.
+    """
+
+    __slots__ = ("_old", "_place", "_pushed", "_stream")
+
+    def __init__(self, where: Place, stream: Any = None) -> None:
+        self._place, self._stream = where, stream
+
+    def __enter__(self) -> None:
+        self._old = tuple(getattr(_here, name, None) for name in ("place", "stream", "handle"))
+        if self._stream is not None or self._old[0] is not self._place:
+            _go(self._place, self._stream)
+        self._pushed = int(_check(native.cuCtxGetCurrent())) != self._place.key
+        if self._pushed:
+            _check(native.cuCtxPushCurrent(self._place.context))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pushed:
+            native.cuCtxPopCurrent()
+        _here.place, _here.stream, _here.handle = self._old
 
 
 def stream() -> Any:
     """The stream that this thread's operations go to."""
     found = getattr(_here, "stream", None)
     if found is None:
-        set_stream(device().default_stream)
+        _go(place(), None)
         found = _here.stream
     return found
 
 
 def set_stream(new: Any) -> Any:
-    """Make a stream this thread's; the one that was."""
-    old = getattr(_here, "stream", None)
-    if old is None:
-        old = device().default_stream
-    _here.stream = new
-    # while a graph is recorded, the stream is that of its builder
-    real = new.stream if hasattr(new, "begin_building") else new
-    _here.handle = native.CUstream(int(real.handle))
+    """Choose this thread's stream, or with None none; the one that was chosen before."""
+    old = getattr(_here, "chosen", None)
+    _here.chosen = None
+    where = follow()
+    if new is not None:
+        _here.chosen, _here.chosen_on = new, where
+    _go(where, None)
     return old
 
 
-def _handle() -> Any:
+def handle_from(number: int) -> Any:
+    """The driver's name of a stream that others know by number; 0 is the legacy default one."""
+    return native.CUstream(number or 1)
+
+
+def stream_of(where: Place, number: int) -> Any:
+    """A stream that another library has, as cuda.core's."""
+    if number in (0, 1):
+        return where.default_stream if int(where.default_stream.handle) in (0, 1) else _legacy()
+    known = getattr(_here, "known", None)
+    if known is None or len(known) > 256:
+        known = _here.known = {}
+    key = (where.ordinal, number)
+    if key not in known:
+        known[key] = core.Stream.from_handle(number)
+    return known[key]
+
+
+def _legacy() -> Any:
+    return core.Stream.from_handle(1)
+
+
+def chosen_on() -> Place | None:
+    """The GPU of the stream that was chosen, if one was."""
+    return _here.chosen_on if getattr(_here, "chosen", None) is not None else None
+
+
+def handle() -> Any:
     """The driver's own name of the current stream."""
-    if getattr(_here, "stream", None) is None:
-        stream()
-    return _here.handle
+    return getattr(_here, "handle", None) or handle_of(stream())
+
+
+def wait_for(waiting: Any, other: Any) -> None:
+    """What is queued on one stream from now on waits for what is queued on the other; by handles.
+
+    Both are streams of the current context. The host does not wait.
+    """
+    if int(waiting) == int(other):
+        return
+    events = getattr(_here, "events", None)
+    if events is None:
+        events = _here.events = {}
+    where = place()
+    event = events.get(where.ordinal)
+    if event is None:
+        flags = native.CUevent_flags.CU_EVENT_DISABLE_TIMING
+        event = events[where.ordinal] = _check(native.cuEventCreate(int(flags)))
+    _check(native.cuEventRecord(event, other))
+    _check(native.cuStreamWaitEvent(waiting, event, 0))
 
 
 def compute_capability() -> tuple[int, int]:
     """Of the current device."""
-    found = getattr(_here, "capability", None)
-    if found is None:
-        cc = device().compute_capability
-        found = _here.capability = (int(cc[0]), int(cc[1]))
-    return found
+    return place().capability
 
 
 def multiprocessors() -> int:
     """Of the current device."""
-    found = getattr(_here, "multiprocessors", None)
-    if found is None:
-        found = _here.multiprocessors = int(device().properties.multiprocessor_count)
-    return found
+    return place().multiprocessors
 
 
 class Loaded:
@@ -97,8 +255,7 @@ def target() -> tuple[int, int]:
 
     `compute_capability` chooses between kernels, and a self-check has it tell of an older device.
     """
-    cc = device().compute_capability
-    return int(cc[0]), int(cc[1])
+    return place().capability
 
 
 def assemble(ptx: str, cc: tuple[int, int]) -> bytes:
@@ -120,11 +277,11 @@ def load(code: Code, signature: list[Any]) -> Loaded:
     return Loaded(whole, function, "".join(sizes.get(kind, "Q") for kind in signature))
 
 
-def prepare(loaded: Loaded, shared: int) -> None:
-    """Allow a kernel as much shared memory as a launch wants."""
-    if shared > 48 * 1024:
+def prepare(loaded: Loaded, static: int, dynamic: int) -> None:
+    """Allow a kernel as much shared memory as a launch wants beside its own."""
+    if static + dynamic > AT_ONCE:
         attribute = native.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _check(native.cuFuncSetAttribute(loaded.function, attribute, shared))
+        _check(native.cuFuncSetAttribute(loaded.function, attribute, dynamic))
 
 
 _MOST_ARGUMENTS = 24
@@ -139,61 +296,60 @@ def launch(loaded: Loaded, grid: Any, block: Any, shared: int, args: tuple[Any, 
         each = (ctypes.c_void_p * _MOST_ARGUMENTS)(*range(first, first + 8 * _MOST_ARGUMENTS, 8))
         space = _here.space = (values, each, ctypes.addressof(each))
     loaded.pack(space[0], 0, *args)
-    handle = getattr(_here, "handle", None) or _handle()
-    code = native.cuLaunchKernel(loaded.function, *grid, *block, shared, handle, space[2], 0)[0]
+    where = getattr(_here, "handle", None) or handle()
+    code = native.cuLaunchKernel(loaded.function, *grid, *block, shared, where, space[2], 0)[0]
     if int(code):
         _check((code,))
-
-
-def allocate(size: int) -> Any:
-    """Device memory from the pool in use, in the order of the current stream."""
-    pool = getattr(_here, "pool", None)
-    where = stream()
-    if pool is not None:
-        return pool.allocate(size)
-    return device().memory_resource.allocate(size, stream=where)
-
-
-def set_pool(new: Any) -> Any:
-    """Make a pool this thread's, or none; the one that was."""
-    old = getattr(_here, "pool", None)
-    _here.pool = new
-    return old
 
 
 def copy_in(to: int, array: np.ndarray[Any, Any]) -> None:
     """From the host's memory to an address, on the current stream."""
     if array.nbytes:
-        handle = _handle()
-        _check(native.cuMemcpyHtoDAsync(to, array.ctypes.data, array.nbytes, handle))
+        _check(native.cuMemcpyHtoDAsync(to, array.ctypes.data, array.nbytes, handle()))
 
 
 def copy_out(array: np.ndarray[Any, Any], source: int) -> None:
     """From an address to the host's memory; waits for the current stream."""
     if array.nbytes:
-        handle = _handle()
-        _check(native.cuMemcpyDtoHAsync(array.ctypes.data, source, array.nbytes, handle))
+        _check(native.cuMemcpyDtoHAsync(array.ctypes.data, source, array.nbytes, handle()))
     stream().sync()
+
+
+def copy_within(to: int, source: int, size: int) -> None:
+    """From one address on the device to another, on the current stream."""
+    if size:
+        _check(native.cuMemcpyDtoDAsync(to, source, size, handle()))
 
 
 def fill(to: int, byte: int, size: int) -> None:
     """Set bytes on the device, on the current stream."""
     if size:
-        handle = _handle()
-        _check(native.cuMemsetD8Async(to, byte, size, handle))
+        _check(native.cuMemsetD8Async(to, byte, size, handle()))
+
+
+def fill_words(to: int, word: int, count: int) -> None:
+    """Set 32-bit words on the device, on the current stream."""
+    if count:
+        _check(native.cuMemsetD32Async(to, word, count, handle()))
+
+
+def ordinal_of(address: int) -> int:
+    """Which GPU has an address."""
+    which = native.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    return int(_check(native.cuPointerGetAttribute(which, address)))
 
 
 def describe() -> dict[str, Any]:
     """What `llcuda_kernels.gpu` tells of the device; raises where it cannot be used."""
-    found = device()
+    found = follow()
     version = _check(native.cuDriverGetVersion())
     free_total = _check_pair(native.cuMemGetInfo())
     return {
-        "name": str(found.name),
-        "compute_capability": compute_capability(),
+        "name": str(found.device.name),
+        "compute_capability": found.capability,
         "driver": f"{version // 1000}.{version % 1000 // 10}",
         "runtime": shim_version(),
-        "multiprocessors": multiprocessors(),
+        "multiprocessors": found.multiprocessors,
         "memory": int(free_total[1]),
     }
 
@@ -214,39 +370,10 @@ def shim_version() -> str:
 
 def new_stream() -> Any:
     """A stream that does not wait for the default one."""
-    return device().create_stream(options=core.StreamOptions(nonblocking=True))
-
-
-def memory_source(kind: str) -> Any:
-    """A pool of cuda.core of our own."""
-    if kind == "device":
-        return core.DeviceMemoryResource(device(), core.DeviceMemoryResourceOptions())
-    device()
-    return core.PinnedMemoryResource(core.PinnedMemoryResourceOptions())
-
-
-def record(sequence: Any, where: Any) -> tuple[Any, Any]:
-    """A sequence as an executable graph, and the stream for it."""
-    target = where if where is not None else new_stream()
-    old = set_stream(target)
-    try:
-        sequence()
-        target.sync()
-        builder = target.create_graph_builder()
-        builder.begin_building()
-        # Work that is queued on the builder's stream is recorded; nothing runs.
-        set_stream(builder)
-        try:
-            sequence()
-        finally:
-            set_stream(target)
-            builder.end_building()
-        return builder.complete(), target
-    finally:
-        set_stream(old)
+    return follow().device.create_stream(options=core.StreamOptions(nonblocking=True))
 
 
 def free_memory() -> int:
     """Bytes that the device has left."""
-    device()
+    follow()
     return int(_check_pair(native.cuMemGetInfo())[0])

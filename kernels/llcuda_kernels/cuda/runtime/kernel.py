@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from llcuda_kernels.errors import KernelError
+
 from . import shim
+from .limits import BY_CAPABILITY, Limits
+
+if not shim.SIMULATED:
+    from . import compiled, driver
+
+#: What the simulator goes by; tests set others.
+simulated_limits = BY_CAPABILITY[9, 0]
 
 #: Every kernel by name, for those who compile or list them all.
 REGISTRY: dict[str, Kernel] = {}
@@ -23,6 +32,7 @@ class Kernel:
 
     bounds: the most threads a block, or (threads, blocks a multiprocessor at least). least: the
     first compute capability that has its instructions. twin: whether the simulator can run it.
+    shared: the bytes of shared memory that it declares, which a launch's own are added to.
     """
 
     def __init__(
@@ -33,11 +43,11 @@ class Kernel:
         bounds: int | tuple[int, int],
         least: tuple[int, int],
         twin: bool,
+        shared: int,
     ) -> None:
         self.name, self.function, self.signature = name, function, signature
-        self.bounds, self.least, self.twin = bounds, least, twin
-        self._loaded: Any = None
-        self._launch: Any = None
+        self.bounds, self.least, self.twin, self.shared = bounds, least, twin, shared
+        self._loaded: dict[Any, Any] = {}  # by the context that it is loaded in
         self._configs: dict[Any, Any] = {}
         self._lock = threading.Lock()
 
@@ -51,10 +61,15 @@ class Kernel:
             bounds = (bounds[0], 1)
         return shim.ptx(self.function, self.signature, cc, bounds)
 
+    def fits(self, dynamic: int) -> bool:
+        """Whether the device has so much shared memory for a block, beside what it declares."""
+        return limits().fit(self.shared, dynamic)
+
     def launch(self, grid: Any, block: Any, *args: Any, shared: int = 0) -> None:
         """Run it on the current stream. `grid` and `block`: a number, or up to three.
 
-        Pointers are the `address` of a `DeviceArray`; other arguments are numbers.
+        Pointers are the `address` of a `DeviceArray`; other arguments are numbers. Raises
+        KernelError where the device cannot run so many blocks, or such large ones.
         """
         if shim.SIMULATED:
             from . import simulator
@@ -63,35 +78,46 @@ class Kernel:
                 a if isinstance(kind, list) else kind.type(a)
                 for a, kind in zip(args, self.signature, strict=True)
             )
-            simulator.launch(self.function, _dims(grid), _dims(block), converted, shared)
+            blocks, threads = self._checked(grid, block, shared)
+            simulator.launch(self.function, blocks, threads, converted, shared)
             return
-        loaded = self._loaded
-        if loaded is None:
-            loaded = self._load()
-        key = (grid, block, shared)
-        dims = self._configs.get(key)
-        if dims is None:
-            dims = self._configure(key)
-        self._launch(loaded, *dims, shared, args)
+        where = driver.place()
+        key = (where.key, grid, block, shared)
+        config = self._configs.get(key)
+        if config is None:
+            config = self._configure(key)
+        loaded, blocks, threads = config
+        driver.launch(loaded, blocks, threads, shared, args)
 
-    def _load(self) -> Any:
-        from . import compiled, driver
-
+    def _load(self, where: Any) -> Any:
         with self._lock:
-            if self._loaded is None:
-                self._launch = driver.launch
-                self._loaded = compiled.load(self)
-            return self._loaded
+            if where.key not in self._loaded:
+                self._loaded[where.key] = compiled.load(self)
+            return self._loaded[where.key]
 
     def _configure(self, key: Any) -> Any:
-        from . import driver
-
-        grid, block, shared = key
-        driver.prepare(self._loaded, shared)
+        _, grid, block, shared = key
+        dims = self._checked(grid, block, shared)
+        loaded = self._load(driver.place())
+        driver.prepare(loaded, self.shared, shared)
         if len(self._configs) > 4096:
             self._configs.clear()
-        self._configs[key] = _dims(grid), _dims(block)
+        self._configs[key] = (loaded, *dims)
         return self._configs[key]
+
+    def _checked(
+        self, grid: Any, block: Any, shared: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        dims = _dims(grid), _dims(block)
+        complaint = limits().complaint(*dims, self.shared, shared)
+        if complaint:
+            raise KernelError(f"{self.name}: {complaint}")
+        return dims
+
+
+def limits() -> Limits:
+    """What a launch may ask for on the GPU that this thread works on."""
+    return simulated_limits if shim.SIMULATED else driver.place().limits
 
 
 def _dims(given: Any) -> tuple[int, ...]:
@@ -105,11 +131,12 @@ def kernel(
     bounds: int | tuple[int, int] = 256,
     least: tuple[int, int] = (5, 0),
     twin: bool = True,
+    shared: int = 0,
 ) -> Callable[[Callable[..., None]], Kernel]:
     """Make a kernel of a function, and register it."""
 
     def make(function: Callable[..., None]) -> Kernel:
-        made = Kernel(name, function, list(signature), bounds, least, twin)
+        made = Kernel(name, function, list(signature), bounds, least, twin, shared)
         REGISTRY[name] = made
         return made
 

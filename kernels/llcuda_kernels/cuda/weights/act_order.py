@@ -12,6 +12,7 @@ from llcuda_kernels.cuda.runtime.shim import F32, I32, U16, cuda, device, pointe
 
 THREADS = 256
 _NIBBLE = np.int32(15)
+_NAN = np.float32(np.nan)
 
 
 @device
@@ -25,6 +26,13 @@ def _single(scale: Any) -> Any:
 
 
 @device
+def _known(group: Any, groups: Any) -> Any:
+    """The group, and whether there is one of this number; the first where there is not."""
+    known = group >= np.int32(0) and group < groups
+    return np.int64(group if known else np.int32(0)), known
+
+
+@device
 def _less(word: Any, j: Any, zeros: Any, group: Any, columns: Any, n: Any) -> Any:
     """Number j of a word of eight rows, less its zero."""
     shift = np.int32(4) * (n & np.int32(7))
@@ -35,18 +43,21 @@ def _less(word: Any, j: Any, zeros: Any, group: Any, columns: Any, n: Any) -> An
 
 
 def _dequantize(name: str, kind: Any, scale: Any) -> Kernel:
-    @kernel(name, pointer(I32), pointer(I32), pointer(kind), pointer(I32), pointer(F32), I32,
-            bounds=THREADS)  # fmt: skip
-    def run(q: Any, zeros: Any, scales: Any, of: Any, out: Any, columns: Any) -> None:
+    @kernel(name, pointer(I32), pointer(I32), pointer(kind), pointer(I32), pointer(F32), I32, I32,
+            I32, bounds=THREADS)  # fmt: skip
+    def run(
+        q: Any, zeros: Any, scales: Any, of: Any, out: Any, first: Any, columns: Any, groups: Any,
+    ) -> None:  # fmt: skip
         """A thread a word: eight rows of one column; a block row of the grid: eight rows."""
         n = np.int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if n >= columns:
             return
-        word = q[np.int64(cuda.blockIdx.y) * columns + n]
+        k0 = np.int64(first) + np.int64(cuda.blockIdx.y) * 8
+        word = q[(k0 >> 3) * columns + n]
         for j in range(8):
-            k = np.int64(cuda.blockIdx.y) * 8 + j
-            group = np.int64(of[k])
-            by = scale(scales[group * columns + n])
+            k = k0 + j
+            group, known = _known(of[k], groups)
+            by = scale(scales[group * columns + n]) if known else _NAN
             out[k * columns + n] = _less(word, j, zeros, group, columns, n) * by
 
     return run
@@ -55,10 +66,11 @@ def _dequantize(name: str, kind: Any, scale: Any) -> Kernel:
 def _vector(name: str, kind: Any, scale: Any) -> Kernel:
     @kernel(
         name, pointer(F32), pointer(I32), pointer(I32), pointer(kind), pointer(I32), pointer(F32),
-        I32, I32, bounds=THREADS,
+        I32, I32, I32, bounds=THREADS,
     )  # fmt: skip
     def run(
         x: Any, q: Any, zeros: Any, scales: Any, of: Any, out: Any, columns: Any, share: Any,
+        groups: Any,
     ) -> None:  # fmt: skip
         """Block (i, p): columns 256 i to 256 i + 255, rows of part p; out: (parts, columns)."""
         n = np.int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
@@ -69,8 +81,8 @@ def _vector(name: str, kind: Any, scale: Any) -> Kernel:
         for k in range(first, first + share, 8):
             word = q[np.int64(k >> 3) * columns + n]
             for j in range(8):
-                group = np.int64(of[k + j])
-                by = x[k + j] * scale(scales[group * columns + n])
+                group, known = _known(of[k + j], groups)
+                by = x[k + j] * (scale(scales[group * columns + n]) if known else _NAN)
                 y = multiply_add(by, _less(word, j, zeros, group, columns, n), y)
         out[np.int64(cuda.blockIdx.y) * columns + n] = y
 

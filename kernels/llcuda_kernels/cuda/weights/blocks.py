@@ -14,7 +14,7 @@ import numpy as np
 from llcuda_kernels.arrays import Array
 from llcuda_kernels.cuda.primitives.reductions import warp_sum
 from llcuda_kernels.cuda.runtime import shim
-from llcuda_kernels.cuda.runtime.array import Call, at, empty, to_device
+from llcuda_kernels.cuda.runtime.array import Call, at, empty, filled, realigned
 from llcuda_kernels.cuda.runtime.intrinsics import (
     bits_float,
     from_f16,
@@ -214,7 +214,7 @@ def _times_vector(name: str, read: Any, columns: int, least: bool) -> Kernel:
 
     @kernel(
         name, pointer(F32), pointer(U16), pointer(F32), I32, I32, I32, I32, I32,
-        bounds=(THREADS, 3 if columns == 1 else 1),
+        bounds=(THREADS, 3 if columns == 1 else 1), shared=4 * places,
     )  # fmt: skip
     def run(
         x: Any, blocks: Any, out: Any, rows: Any, units: Any, pairs: Any, parts: Any, last: Any,
@@ -307,9 +307,8 @@ def times_vector(x: Array, blocks: Array, kind: str, size: tuple[int, int]) -> A
     if not rows or not columns:
         return call.give(empty(shape, np.float32))
     if not inner:
-        return call.give(to_device(np.zeros(shape, np.float32)))
-    if not shim.SIMULATED and v.address % 16:
-        raise ValueError("x must be aligned to 16 bytes on the device: copy it")
+        return call.give(filled(shape, np.float32, 0.0))
+    v = realigned(v)
     w = _pairs(call, blocks)
     out = empty(shape, np.float32)
     parts = _parts(rows, inner // 256)
@@ -324,9 +323,7 @@ def times_vector(x: Array, blocks: Array, kind: str, size: tuple[int, int]) -> A
 
 
 def _pairs(call: Call, blocks: Array) -> Any:
-    w = call.take(blocks, np.uint8, "blocks")
-    if not shim.SIMULATED and w.address % 2:
-        raise ValueError("blocks must begin at an even address on the device: copy them")
+    w = realigned(call.take(blocks, np.uint8, "blocks"))
     return w.view(np.uint16, (w.size // 2,))
 
 

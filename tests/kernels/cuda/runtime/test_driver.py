@@ -23,6 +23,7 @@ PTX = ".version 8.0\n.visible .entry _Z4spin$1(\n\t.param .u64 a\n)\n{ ret; }\n"
 def driver(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The driver, on a device of compute capability 9.0 that loads whatever it is given."""
     from llcuda_kernels.cuda.runtime import driver as real
+    from llcuda_kernels.cuda.runtime.limits import BY_CAPABILITY
 
     class Code:
         def __init__(self, data: bytes) -> None:
@@ -42,7 +43,8 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Any:
     native = SimpleNamespace(CUkernel=int, cuKernelGetFunction=lambda handle: (0, handle + 1))
     monkeypatch.setattr(real, "core", core)
     monkeypatch.setattr(real, "native", native)
-    monkeypatch.setattr(real, "device", lambda: SimpleNamespace(compute_capability=(9, 0)))
+    place = SimpleNamespace(capability=(9, 0), key=1, limits=BY_CAPABILITY[9, 0])
+    monkeypatch.setattr(real, "place", lambda: place)
     return real
 
 
@@ -73,8 +75,8 @@ def fresh(driver: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         return PTX
 
     def begin() -> None:
-        for name, value in (("_loaded", None), ("_launch", None), ("_configs", {})):
-            monkeypatch.setattr(spin, name, value)
+        for name in ("_loaded", "_configs"):
+            monkeypatch.setattr(spin, name, {})
 
     begin()
     state.begin = begin

@@ -8,6 +8,7 @@ import pytest
 from llcuda_kernels import reference
 from llcuda_kernels.cuda import search
 from llcuda_kernels.cuda.primitives import scan
+from llcuda_kernels.cuda.primitives.block_topk import SMALL_K
 from llcuda_kernels.cuda.runtime.array import empty, to_device
 from tests.support.kernels.cases import assert_close, assert_topk, normal, odd_rows
 
@@ -42,7 +43,7 @@ def test_codes(count: int, dim: int, queries: int, k: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "k"), [(140, search.SMALL_K + 1), pytest.param(2200, 1024, marks=pytest.mark.slow)]
+    ("count", "k"), [(140, SMALL_K + 1), pytest.param(2200, 1024, marks=pytest.mark.slow)]
 )
 def test_many_of_them(count: int, k: int) -> None:
     check(codes((1, 16), 3), codes((count, 16), 4), k)

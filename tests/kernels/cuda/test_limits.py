@@ -1,0 +1,107 @@
+"""No launch asks for more shared memory than a GPU has, whatever the dimension. No GPU is needed.
+
+`test_compile` holds that what kernels declare is what they take.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+import llcuda_kernels as k
+from llcuda_kernels.cuda.runtime.limits import AT_ONCE, BY_CAPABILITY, Limits
+from tests.support.kernels.compiling import kernels
+from tests.support.kernels.table import DIMENSIONS
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="numba-cuda is for Linux"
+)
+
+#: Those of the table, and where a block's 48 KiB, 64 KiB and more are just full.
+LENGTHS = sorted(
+    {*DIMENSIONS, *range(11_700, 12_400), *range(1016, 1540, 4), *range(15_800, 16_600, 8)}
+    | {24_576, 25_088, 57_000, 58_112, 65_536, 100_000, 131_071}
+)
+
+
+@pytest.fixture(params=BY_CAPABILITY, ids=lambda cc: f"sm_{cc[0]}{cc[1]}")
+def limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Limits:
+    from llcuda_kernels.cuda.runtime import kernel
+
+    found = BY_CAPABILITY[request.param]
+    monkeypatch.setattr(kernel, "limits", lambda: found)
+    return found
+
+
+def test_what_kernels_declare_fits_every_gpu() -> None:
+    assert all(kernel.shared <= AT_ONCE for kernel in kernels().values())
+
+
+def test_queries_of_any_length(limits: Limits) -> None:
+    from llcuda_kernels.cuda.primitives.block_topk import FAMILIES, choose
+
+    for name, family in FAMILIES.items():
+        for dim in LENGTHS:
+            words = -(-dim // 4) * 4 if name == "float32" else -(-dim // 16) * 4
+            for count in (1, 2, 33):
+                for best in (1, 128, 129, 1024):
+                    kernel, together, dynamic = choose(family, count, words, best)
+                    assert kernel.shared + dynamic <= limits.shared
+                    assert dynamic == (0 if kernel is family.far else 4 * together * words)
+                    near = family.large if best > 128 else family.one
+                    assert (kernel is family.far) == (near.shared + 4 * words > limits.shared)
+                    if family.by_8 and best <= 128 and count > 1:
+                        fits = family.by_8.shared + 32 * words <= limits.shared
+                        assert (kernel is family.by_8) == fits
+
+
+def test_rows_and_scans(limits: Limits) -> None:
+    from llcuda_kernels.cuda import tensor_matmul
+    from llcuda_kernels.cuda.primitives import rows, scan
+
+    for _, block, _ in rows.KERNELS.values():
+        assert block.fits(4 * rows.BLOCK_MOST)
+    for dim in LENGTHS:
+        words = -(-dim // 16) * 4
+        assert scan.fits(words) == (4 * words + scan._scan.shared <= limits.shared)
+    if limits is not BY_CAPABILITY[7, 5] and limits is not BY_CAPABILITY[5, 2]:  # no tensor cores
+        assert tensor_matmul.BF16.fits(tensor_matmul.SHARED)
+        assert tensor_matmul.INT8.fits(tensor_matmul.SHARED)
+
+
+def test_a_launch_that_cannot_be_is_told_before_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llcuda_kernels.cuda.runtime import kernel
+
+    monkeypatch.setattr(kernel, "limits", lambda: BY_CAPABILITY[7, 5])
+    spin = kernels()["spin"]
+    for grid, block, shared, said in [
+        ((1, 65_536), 256, 0, "grid"),
+        (1, 2048, 0, "threads"),
+        (1, 256, 65_537, "shared memory"),
+    ]:
+        with pytest.raises(k.KernelError, match=f"spin: .*{said}"):
+            spin._checked(grid, block, shared)
+    assert spin._checked((3, 2), 256, 65_536) == ((3, 2, 1), (256, 1, 1))
+
+
+def test_more_than_48_kib_is_asked_for_counting_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch of 40 KiB by a kernel that declares 16 must ask: that was forgotten."""
+    from llcuda_kernels.cuda.runtime import driver, shim
+
+    asked: list[Any] = []
+
+    class Native:
+        CUfunction_attribute = shim.native.CUfunction_attribute
+
+        def cuFuncSetAttribute(self, function: Any, which: Any, size: int) -> tuple[int]:  # noqa: N802
+            asked.append(size)
+            return (0,)
+
+    monkeypatch.setattr(driver, "native", Native())
+    loaded = driver.Loaded(None, 1, "Q")
+    driver.prepare(loaded, 16_480, 32_600)
+    driver.prepare(loaded, 0, AT_ONCE)
+    driver.prepare(loaded, 16_480, 40_000)
+    assert asked == [40_000]
