@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .runtime.streams import StreamManager
     from .sampling import Sampled, sample
     from .search import cosine_topk, inverse_norms
+    from .sharded import MpiGather, NcclGather, ShardedStore
     from .synthetic_load import post, spin
     from .tokens import (
         Certainty,
@@ -76,6 +77,11 @@ _HOME = {
         "BackendError",
         "KernelError",
         "MemoryLimitError",
+    ],
+    "sharded": [
+        "MpiGather",
+        "NcclGather",
+        "ShardedStore",
     ],
     "synthetic_load": [
         "post",
@@ -135,8 +141,11 @@ __all__ = [
     "ListStatistics",
     "MemoryLimitError",
     "MemoryPool",
+    "MpiGather",
+    "NcclGather",
     "PoolStatistics",
     "Sampled",
+    "ShardedStore",
     "StreamManager",
     "TokenStatistics",
     "VectorStore",

@@ -46,10 +46,12 @@ class Communicator:
         local_rank: its number among those on its host.
         host: this rank's host name.
         library: which MPI it is; empty when alone.
+        native: mpi4py's communicator, for buffers; None when alone. Its calls wait, and poll.
     """
 
     def __init__(self, comm: Any = None) -> None:
         self._comm = comm
+        self.native: Any = comm
         self.rank: int = comm.Get_rank() if comm is not None else 0
         self.size: int = comm.Get_size() if comm is not None else 1
         self.local_rank = 0

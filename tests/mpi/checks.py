@@ -6,8 +6,10 @@ import random
 import resource
 import sys
 
+import numpy as np
 import trio
 
+from llcuda_kernels import ShardedStore, VectorStore
 from llcuda_net.batch.histogram import Histogram
 from llcuda_net.batch.mpi import Communicator, open_communicator
 from llcuda_net.bench.runs import ranks
@@ -23,6 +25,7 @@ async def everything(communicator: Communicator) -> None:
     await merged_is_pooled(communicator)
     await order_is_kept(communicator)
     await long_messages_pass(communicator)
+    vectors_shared_out_are_one_store(communicator)
     await clocks(communicator)
     await waiting_costs_nothing(communicator)
 
@@ -72,6 +75,24 @@ async def long_messages_pass(communicator: Communicator) -> None:
     if found is not None:
         assert [part[0] for part in found] == list(range(communicator.size))
         assert {len(part) for part in found} == {3_000_000}
+
+
+def vectors_shared_out_are_one_store(communicator: Communicator) -> None:
+    rng = np.random.default_rng(1)
+    vectors = rng.standard_normal((90, 32)).astype(np.float32)
+    vectors[17] = vectors[3]
+    queries = vectors[[3, 50]] + np.float32(0.01)
+    store = ShardedStore(32, communicator.native, backend="cpu")
+    assert (store.rank, store.size) == (communicator.rank, communicator.size)
+    own = np.arange(communicator.rank, 90, communicator.size)
+    assert store.append(vectors[own]).tolist() == own.tolist()
+    whole = VectorStore(32, backend="cpu")
+    whole.append(vectors)
+    for k in (1, 7, 200):
+        scores, rows = store.search(queries, k)
+        want = whole.search(queries, k)
+        np.testing.assert_array_equal(scores, want[0])
+        np.testing.assert_array_equal(rows, want[1])
 
 
 async def clocks(communicator: Communicator) -> None:
