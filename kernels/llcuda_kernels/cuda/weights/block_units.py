@@ -97,24 +97,18 @@ def _places_q8_0(unit: Any) -> Any:
 
 @device
 def _six_bits(a: Any, b: Any, c: Any, pair: Any) -> Any:
-    """Scale and minimum of runs 2 pair and 2 pair + 1, out of the twelve bytes a, b, c.
+    """Of runs 2 pair and 2 pair + 1, out of the twelve bytes a, b, c: scales, then minima, a word.
 
     Bytes 0 to 3: the scales of runs 0 to 3, bytes 4 to 7 their minima; of the others the low
     nibbles lie in bytes 8 to 11 and the high two bits above the first eight bytes' six.
     """
-    six, high = np.int32(0x3F3F3F3F), np.int32(0x30303030)
-    late = pair > np.int32(1)
-    scales = (c & _LOW) | ((a >> np.int32(2)) & high) if late else a & six
-    minima = ((c >> np.int32(4)) & _LOW) | ((b >> np.int32(2)) & high) if late else b & six
-    shift = (pair & np.int32(1)) << np.int32(4)
-    return scales >> shift, minima >> shift
-
-
-@device
-def _byte(word: Any, number: Any) -> Any:
-    """One byte of a word, the lowest or the next, as a float; no conversion instruction."""
-    which = _BYTE0 + np.int32(number)
-    return bits_float(pick_bytes(word, _MAGIC, which)) - np.float32(8388608.0)
+    odd = pair & np.int32(1)
+    both = pick_bytes(a, b, np.int32(0x5410) + odd * np.int32(0x2222))
+    if pair < np.int32(2):
+        return both & np.int32(0x3F3F3F3F)
+    low = c >> (np.int32(16) * odd)
+    low = (low & np.int32(0x0F0F)) | ((low & np.int32(0xF0F0)) << np.int32(12))
+    return low | ((both >> np.int32(2)) & np.int32(0x30303030))
 
 
 @device
@@ -125,13 +119,11 @@ def _q4_k(words: Any, row: Any, unit: Any) -> Any:
     word = words[start + 4 + lane]
     d = from_f16(np.uint16(head & np.int32(0xFFFF)))
     dmin = from_f16(np.uint16((head >> np.int32(16)) & np.int32(0xFFFF)))
-    scales, minima = _six_bits(a, b, c, lane >> np.int32(3))
     less = np.float32(8388608.0)
+    s0, s1, m0, m1 = _floats(_six_bits(a, b, c, lane >> np.int32(3)), less)
     low = _floats(word & _LOW, less)
     high = _floats((word >> np.int32(4)) & _LOW, less)
-    s0, s1 = multiply(d, _byte(scales, 0)), multiply(d, _byte(scales, 1))
-    m0, m1 = multiply(dmin, _byte(minima, 0)), multiply(dmin, _byte(minima, 1))
-    return low, high, s0, s1, m0, m1
+    return low, high, multiply(d, s0), multiply(d, s1), multiply(dmin, m0), multiply(dmin, m1)
 
 
 @device
