@@ -121,8 +121,8 @@ def test_a_row_is_discarded_where_it_is() -> None:
 
 
 def test_merging_prefers_the_lower_row_and_fills_up() -> None:
-    scores = np.float32([[[1, 0.5, -np.inf]], [[1, 0.5, 0.25]]])
-    rows = np.int64([[[7, 2, -1]], [[4, 3, 9]]])
+    scores = np.array([[[1, 0.5, -np.inf]], [[1, 0.5, 0.25]]], np.float32)
+    rows = np.array([[[7, 2, -1]], [[4, 3, 9]]], np.int64)
     got, found = merged(scores, rows, 5)
     assert found.tolist() == [[4, 7, 2, 3, 9]]
     assert merged(scores[:1], rows[:1], 3)[1].tolist() == [[7, 2, -1]]
