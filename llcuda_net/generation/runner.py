@@ -84,7 +84,10 @@ class Runner:
                 self._persistence.leave(generation)
                 return
             generation.times.over = trio.current_time()
-            # A generation that was refused before it was accepted is kept, too: it has failed.
+            # A generation that was refused before it was accepted is kept, too: it has failed. But
+            # nobody is told now that it was accepted, when all that can follow is its error.
+            if state in (State.FAILED, State.INTERRUPTED):
+                self.acceptance.forget(generation)
             with trio.CancelScope(shield=True):
                 refusal = await self._persistence.finish(generation, state, error)
             if isinstance(refusal, LeaseLost):  # it is another server's, and goes on there
@@ -113,14 +116,14 @@ class Runner:
                 return None, None
             return State.CANCELLED if generation.error is None else State.FAILED, generation.error
         except RequestError as error:
-            if generation.suspended:  # it failed since what it needs was taken away with it
-                return None, None
-            interrupted = error.code == ErrorCode.INTERRUPTED
-            return State.INTERRUPTED if interrupted else State.FAILED, error
+            failure = error
         except Exception as error:
             log.exception("generation_crashed", generation=generation.id)
-            bug = InternalError(f"a bug: {type(error).__name__}")
-            return State.FAILED, bug
+            failure = InternalError(f"a bug: {type(error).__name__}")
+        if generation.suspended:  # it failed since what it needs was taken away with it
+            return None, None
+        interrupted = failure.code == ErrorCode.INTERRUPTED
+        return State.INTERRUPTED if interrupted else State.FAILED, failure
 
     async def _begin(self, generation: Generation, ticket: Ticket) -> State:
         """Run it, while its request is journalled.

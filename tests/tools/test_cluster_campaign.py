@@ -28,6 +28,7 @@ from tools import cluster_campaign
 from tools.campaign.http_clients import WrongError
 from tools.campaign.jobs import Job
 from tools.campaign.ledger import Ledger, Reading, differs
+from tools.campaign.response_clients import Answer
 from tools.cluster import faults
 from tools.cluster.allowed import MEANS, is_allowed
 from tools.cluster.batches import LINES, ClusterBatches
@@ -38,6 +39,7 @@ from tools.cluster.database import Database
 from tools.cluster.faults import CLIENTS, DATABASE, Faults, Timing
 from tools.cluster.links import Gate, Link, Network, State
 from tools.cluster.member import Member, complaints_of
+from tools.cluster.over_http import ClusterResponses
 from tools.cluster.trace import named_in, of_database, of_logs
 from tools.cluster.who import holder
 from tools.crash.batches import Work
@@ -441,6 +443,50 @@ async def test_each_line_of_a_batch_is_compared(autojump_clock: object) -> None:
     lost = [line(4, None, "upstream_unavailable")]
     excused = await outcome_of(lambda lines: lines.pop(4), error=lost)
     assert excused.failed == {"b:4"}
+
+
+class TwoResponses(ClusterResponses):
+    """A key that gave two responses, which are now as servers say."""
+
+    def __init__(self, responses: dict[str, dict[str, Any]]) -> None:
+        super().__init__("x:1", ClusterJobs(random.Random(1), [None], 9), Ledger(), *_PLAIN)
+        self.ended = set()
+        self._responses, self._ids = responses, list(responses)
+
+    async def _named(self, answer: Answer) -> str:
+        return self._ids.pop(0)
+
+    @asynccontextmanager
+    async def _exchange(self, method: str, path: str, *_: Any, **__: Any) -> AsyncIterator[Any]:
+        self.body = json.dumps(self._responses[path.rpartition("/")[2]]).encode()
+        self.status = 200
+        yield self
+
+    async def read(self) -> bytes:
+        return self.body
+
+
+_PLAIN: Any = (random.Random(1), 9.0, lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("first", "excused"),
+    [("the upstream is lost", True), ("a bug: KeyError", False), (None, False)],
+)
+async def test_a_key_gives_another_response_where_the_first_one_has_failed(
+    first: str | None, excused: bool
+) -> None:
+    error = {"code": "server_error", "message": first}
+    failed = {"status": "failed", "error": error} if first else {"status": "completed"}
+    clients = TwoResponses({"resp_a": failed, "resp_b": {"status": "incomplete"}})
+    wanted = job("twice")
+    answer = Answer(wanted, Reading(clients._ledger, wanted), "k")
+    if not excused:
+        with pytest.raises(WrongError):
+            await clients._begin(answer)
+        return
+    await clients._begin(answer)
+    assert (answer.id, clients.ended) == ("resp_b", {"a"})
 
 
 # -- the outcome --------------------------------------------------------------------------------

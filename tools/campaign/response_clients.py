@@ -19,9 +19,9 @@ from tools.campaign.http_exchange import LostError
 from tools.campaign.jobs import Job
 from tools.campaign.ledger import Reading
 
-_PATH = "/v1/responses"
+RESPONSES = "/v1/responses"
 #: Pause between two attempts, and between two readings, in seconds.
-_PAUSE = 0.25
+PAUSE = 0.25
 #: Most events that are read over one connection.
 _MOST = 60
 #: Why an answer ended, by the status of its response.
@@ -29,7 +29,7 @@ _REASONS = {"completed": "stop", "incomplete": "length", "cancelled": "cancelled
 
 
 @dataclass
-class _Answer:
+class Answer:
     """One response, read over many connections.
 
     Attributes:
@@ -64,14 +64,14 @@ class ResponseClients(OverHttp):
             await self._do(job)
 
     async def _do(self, job: Job) -> None:
-        answer = _Answer(job, Reading(self._ledger, job), f"response {self._rng.random()}")
+        answer = Answer(job, Reading(self._ledger, job), f"response {self._rng.random()}")
         if job.kind == "cancel":
             answer.cancel = job.after
         with trio.move_on_after(self._patience):
             try:
                 await self._begin(answer)
                 while not await self._read(answer):  # noqa: ASYNC110 -- it waits for a server
-                    await trio.sleep(_PAUSE * self._rng.random())
+                    await trio.sleep(PAUSE * self._rng.random())
             except WrongError as error:
                 self._failed(answer.reading, job, error, answer.generation)
                 return
@@ -80,7 +80,7 @@ class ResponseClients(OverHttp):
             return
         answer.reading.fail(f"response: not over within {self._patience:g} s")
 
-    async def _begin(self, answer: _Answer) -> None:
+    async def _begin(self, answer: Answer) -> None:
         """Until the server has said what it is called; `twice`: over two connections at once."""
         if answer.job.kind != "twice":
             answer.id = await self._named(answer)
@@ -93,26 +93,35 @@ class ResponseClients(OverHttp):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             nursery.start_soon(ask)
-        if len(set(ids)) > 1:
-            raise WrongError(f"one key, and more than one response: {ids}")
+        if len(set(ids)) > 1:  # one that has failed has no key any more
+            went_on = [id_ for id_ in ids if not await self._may_have_failed(answer, id_)]
+            if len(set(went_on)) > 1:
+                raise WrongError(f"one key, and more than one response: {ids}")
+            ids = went_on or ids
         answer.id = ids[0]
 
-    async def _named(self, answer: _Answer) -> str:
+    async def _may_have_failed(self, answer: Answer, id_: str) -> bool:
+        """Whether another response to the same key was right, since this one ended with an error
+        that is allowed: none is here.
+        """
+        return False
+
+    async def _named(self, answer: Answer) -> str:
         body, headers = request_of(answer.job, answer.key)
         while True:
             try:
-                async with self._exchange("POST", _PATH, body, headers, answer.reading) as got:
+                async with self._exchange("POST", RESPONSES, body, headers, answer.reading) as got:
                     document = self._checked(got.status, await got.read())
                 answer.reading.note(f"it is {document['id']}, {document['status']}")
                 return str(document["id"])
             except (LostError, CutError) as error:
                 answer.reading.note(str(error))
                 self._ledger.counts["responses asked for again"] += 1
-            await trio.sleep(_PAUSE)
+            await trio.sleep(PAUSE)
 
-    async def _read(self, answer: _Answer) -> bool:
+    async def _read(self, answer: Answer) -> bool:
         """Read some events over one connection; whether the response has come to its end."""
-        path = f"{_PATH}/{answer.id}?stream=true"
+        path = f"{RESPONSES}/{answer.id}?stream=true"
         if answer.last is not None:
             path += f"&starting_after={answer.last}"
         left = self._rng.randint(1, _MOST)
@@ -141,7 +150,7 @@ class ResponseClients(OverHttp):
             return False
         raise WrongError(f"the stream ended behind event {answer.last}")
 
-    def _event(self, answer: _Answer, event: Any) -> None:
+    def _event(self, answer: Answer, event: Any) -> None:
         due = 0 if answer.last is None else answer.last + 1
         number = event["sequence_number"]
         if number != due and number - due < GAP:  # by so many another run goes on
@@ -166,7 +175,7 @@ class ResponseClients(OverHttp):
         """What to raise where a response has failed."""
         return WrongError(f"response.failed, {code}: {message}", code)
 
-    def _result(self, answer: _Answer, response: Any) -> Result:
+    def _result(self, answer: Answer, response: Any) -> Result:
         """What the last event says, which has all of the response."""
         parts = [part for item in response["output"] for part in item.get("content", ())]
         text = "".join(part["text"] for part in parts)
@@ -180,11 +189,11 @@ class ResponseClients(OverHttp):
         stop = response["llcuda"].get("stop")
         return Result(text, _REASONS[response["status"]], stop, usage)
 
-    async def _cancel(self, answer: _Answer) -> None:
+    async def _cancel(self, answer: Answer) -> None:
         """Until the server has said that it is over: it may be killed meanwhile."""
         while True:
             try:
-                async with self._exchange("POST", f"{_PATH}/{answer.id}/cancel") as got:
+                async with self._exchange("POST", f"{RESPONSES}/{answer.id}/cancel") as got:
                     status = self._checked(got.status, await got.read())["status"]
                 if status not in _REASONS and not self.asks_twice:
                     raise WrongError(f"it is {status} after it was cancelled")
@@ -193,7 +202,7 @@ class ResponseClients(OverHttp):
                 self._ledger.counts["cancelled again"] += 1
             except (LostError, CutError):
                 pass
-            await trio.sleep(_PAUSE)
+            await trio.sleep(PAUSE)
 
 
 def request_of(job: Job, key: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llcuda_net.errors import RequestError, StorageUnavailable
+from llcuda_net.errors import RequestError, StorageUnavailable, UpstreamUnavailable
 from llcuda_net.generation.acceptance import Acceptance
 from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.journal.disk import RealFiles
@@ -120,6 +120,26 @@ async def test_one_that_is_cancelled_before_it_is_accepted_ends(tmp_path: Path) 
         files.go.set()
         _, done = await peer.until(Done)
         assert done.reason == "cancelled"
+
+
+async def test_one_that_ends_with_an_error_is_not_told_as_accepted_first(tmp_path: Path) -> None:
+    """Its end is on its way to the database, behind its request, when both are committed."""
+    upstream, replica = FakeUpstream(), HeldReplica()
+    upstream.paused = True
+    async with keeping(tmp_path, upstream, Level.CLUSTER, replica=replica) as (_, listener):
+        peer = await ready(listener)
+        replica.hold()
+        await peer.send(ask("a b c", key="k"))
+        await _until_called(upstream, 1)
+        (generation,) = listener.server.registry
+        generation.hand_back(UpstreamUnavailable("for 60 s there is no upstream"))
+        await wait_all_tasks_blocked()
+        assert not generation.ended  # it waits for the database
+        replica.release()
+        frame = await peer.next()
+        assert isinstance(frame, Error)
+        assert frame.code == ErrorCode.UPSTREAM_UNAVAILABLE
+    assert [one.state for one in stored(tmp_path)] == ["failed"]
 
 
 class Journal:

@@ -281,13 +281,14 @@ async def test_an_upstream_that_cannot_be_asked_for_its_model_does_not_fail_a_ca
         assert (text, failures) == ("a b", [])
 
 
-async def test_one_that_is_set_aside_has_not_failed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [UpstreamUnavailable("another server has it"), KeyError("a bug")])
+async def test_one_that_is_set_aside_has_not_failed(tmp_path: Path, error: Exception) -> None:
     """Its upstream is taken from this server at the moment at which it is to stop."""
     generation = Generation("a b", None, {}, 9.0)
 
     async def loses() -> State:
         generation.suspend()
-        raise UpstreamUnavailable("another server has it")
+        raise error
 
     async with keeping(tmp_path, FakeUpstream()) as (_, listener):
         found = await listener.server._runner._outcome(generation, loses)

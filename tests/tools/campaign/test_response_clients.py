@@ -11,7 +11,7 @@ from tests.support.campaigns import job
 from tools.campaign.http_clients import WrongError
 from tools.campaign.jobs import SyntheticJobs
 from tools.campaign.ledger import Ledger, Reading
-from tools.campaign.response_clients import ResponseClients, _Answer, request_of
+from tools.campaign.response_clients import Answer, ResponseClients, request_of
 
 
 def test_every_job_that_is_drawn_can_be_asked_of_the_api() -> None:
@@ -42,12 +42,12 @@ def _end(number: int, text: str, status: str = "incomplete") -> dict[str, Any]:
     return {"type": f"response.{status}", "sequence_number": number, "response": response}
 
 
-def _fed(*events: dict[str, Any]) -> tuple[Ledger, _Answer]:
+def _fed(*events: dict[str, Any]) -> tuple[Ledger, Answer]:
     ledger = Ledger()
     jobs = SyntheticJobs(random.Random(1))
     clients = ResponseClients("x:1", jobs, ledger, random.Random(1), 1.0, lambda: True)
     wanted = job(count=3)
-    answer = _Answer(wanted, Reading(ledger, wanted), "k", id="resp_g")
+    answer = Answer(wanted, Reading(ledger, wanted), "k", id="resp_g")
     for event in events:
         clients._event(answer, event)
     return ledger, answer
