@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
@@ -29,7 +31,7 @@ from tools.campaign.http_clients import WrongError
 from tools.campaign.jobs import Job
 from tools.campaign.ledger import Ledger, Reading, differs
 from tools.campaign.response_clients import Answer
-from tools.cluster import faults
+from tools.cluster import fairness, faults
 from tools.cluster.allowed import MEANS, is_allowed
 from tools.cluster.batches import LINES, ClusterBatches
 from tools.cluster.broken import MODES
@@ -532,6 +534,23 @@ def test_controls_follow_the_campaign(tmp_path: Path) -> None:
     assert [plan.broken for plan in controls] == list(MODES)
     assert [plan.broken for plan in _plans("--break", "no-fencing")] == ["no-fencing"]
     assert [plan.broken for plan in _plans("--no-controls")] == [None]
+
+
+@pytest.mark.parametrize(("slow", "even"), [(0.0, True), (20.0, True), (math.inf, False)])
+async def test_a_busy_machine_has_time_to_give_two_users_the_same(
+    slow: float, even: bool, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    began = trio.current_time()
+
+    async def asks(address: str, user: str, got: Counter[str], name: float) -> None:
+        while True:
+            await trio.sleep(1.0)
+            shared = user == fairness.MODEST and trio.current_time() - began >= slow
+            got[user] += 3 if shared else 1
+
+    monkeypatch.setattr(fairness, "_ask", asks)
+    found = await fairness.measure(["x:1", "x:2"], 4, random.Random(1))
+    assert (fairness.unfair(found) is None) is even
 
 
 def test_too_little_and_too_many_errors_are_violations() -> None:
