@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,18 +31,23 @@ Host = np.ndarray[Any, Any]
 
 
 class Segment(Protocol):
-    """A fixed number of places for rows."""
+    """A fixed number of places for rows; all segments of a store are of one class."""
 
     size: int
+
+    @staticmethod
+    def search(
+        segments: Sequence[tuple[int, Any]], codes: Host, inverse: Host, count: int, k: int
+    ) -> tuple[Host, Host]:
+        """The k best among the first `count` rows of segments, each with the number of its first
+        row: scores and rows. `inverse`: the inverse norms of the codes.
+        """
 
     def write(self, at: int, codes: Host, scales: Host, inverse: Host) -> None:
         """Fill the places from `at` on."""
 
     def discard(self, at: int) -> None:
         """Take the row out of searches."""
-
-    def search(self, codes: Host, count: int, k: int) -> tuple[Host, Host]:
-        """The k best among the first `count` rows: scores and places."""
 
     def read(self, count: int) -> tuple[Host, Host, Host]:
         """Copies of the first `count` rows: codes, scales, inverse norms."""
@@ -65,16 +71,6 @@ class HostSegment:
         """Take the row out of searches."""
         self._inverse[at] = np.nan
 
-    def search(self, codes: Host, count: int, k: int) -> tuple[Host, Host]:
-        """The k best among the first `count` rows: scores and places."""
-        return cosine_topk(
-            codes,
-            self._codes[:count],
-            k,
-            inverse_norms=self._inverse[:count],
-            backend="cpu",
-        )
-
     def read(self, count: int) -> tuple[Host, Host, Host]:
         """Copies of the first `count` rows: codes, scales, inverse norms."""
         return (
@@ -82,6 +78,23 @@ class HostSegment:
             self._scales[:count].copy(),
             self._inverse[:count].copy(),
         )
+
+    @staticmethod
+    def search(
+        segments: Sequence[tuple[int, Any]], codes: Host, inverse: Host, count: int, k: int
+    ) -> tuple[Host, Host]:
+        """The k best among the first `count` rows of all: each segment's, and the best of those."""
+        parts = []
+        for start, segment in segments:
+            there = min(segment.size, count - start)
+            rows, known = segment._codes[:there], segment._inverse[:there]
+            scores, found = cosine_topk(codes, rows, k, inverse_norms=known, backend="cpu")
+            parts.append((scores, np.where(found >= 0, found + start, -1)))
+        scores = np.concatenate([scores for scores, _ in parts], axis=1)
+        rows = np.concatenate([found for _, found in parts], axis=1)
+        # By score, then by row; places that hold no row come last.
+        order = np.lexsort((rows, -scores, rows < 0), axis=1)[:, :k]
+        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
 
 class VectorStore:
@@ -101,7 +114,7 @@ class VectorStore:
             device.require_gpu("VectorStore")
         self.dim = dim
         self.backend = "cuda" if backend != "cpu" and device.gpu().usable else "cpu"
-        self._segments: tuple[tuple[int, Segment], ...] = ()  # with the number of the first row
+        self._segments: tuple[tuple[int, Any], ...] = ()  # with the number of the first row
         self._count = 0
         self._lock = threading.Lock()
 
@@ -171,21 +184,12 @@ class VectorStore:
             given, scales = normalize_quantize(host(given, np.float32, "queries"), backend="cpu")
             broken = np.isnan(scales)
         count = self._count  # before the segments: they only grow
-        parts = [
-            (segment.search(given, min(segment.size, count - start), k), start)
-            for start, segment in self._segments
-            if start < count
-        ]
-        if not parts:
+        segments = [(start, segment) for start, segment in self._segments if start < count]
+        if not segments or not given.shape[0]:
             shape = (given.shape[0], k)
             return np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64)
-        scores = np.concatenate([found[0] for found, _ in parts], axis=1)
-        places = [np.where(found[1] >= 0, found[1] + start, -1) for found, start in parts]
-        rows = np.concatenate(places, axis=1)
-        # By score, then by row; places that hold no row come last.
-        order = np.lexsort((rows, -scores, rows < 0), axis=1)[:, :k]
-        scores = np.take_along_axis(scores, order, axis=1)
-        rows = np.take_along_axis(rows, order, axis=1)
+        codes, inverse = np.ascontiguousarray(given), inverse_norms(given, backend="cpu")
+        scores, rows = type(segments[0][1]).search(segments, codes, inverse, count, k)
         scores[broken], rows[broken] = -np.inf, -1
         return scores, rows
 

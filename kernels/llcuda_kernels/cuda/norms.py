@@ -10,12 +10,16 @@ import numpy as np
 from llcuda_kernels.arrays import Array
 
 from .primitives import rows
+from .primitives.reductions import warp_max_int, warp_sum
+from .primitives.row_operations import INFINITE, LIFT, NAN, ONE, SMALL, ZERO
 from .runtime.array import Call, DeviceArray, aligned, empty
-from .runtime.intrinsics import lane, shuffle_xor
-from .runtime.kernel import divide_up, kernel
+from .runtime.intrinsics import bits_float, float_bits, lane, shuffle_xor
+from .runtime.kernel import Kernel, divide_up, kernel
 from .runtime.shim import F32, I8, I32, I64, cuda, pointer
 
 _THREADS = 256
+#: Sums of squares between which none of the squares that matter was lost.
+_LEAST, _MOST = np.float32(1e-20), np.float32(1e37)
 
 
 def _float_rows(
@@ -71,10 +75,49 @@ def _inverse_norms(codes: Any, out: Any, rows: Any, dim: Any) -> None:
         out[row] = np.float32(1.0) / math.sqrt(np.float32(total)) if total > 0 else np.float32(0.0)
 
 
+@kernel("inverse_norms_float32", pointer(F32), pointer(F32), I64, I32, bounds=_THREADS)
+def _inverse_norms_float32(x: Any, out: Any, rows: Any, dim: Any) -> None:
+    """A warp a row, which is read again only where its squares leave the range of a float."""
+    row = np.int64(cuda.blockIdx.x) * 8 + (cuda.threadIdx.x >> 5)
+    if row >= rows:
+        return
+    base = row * dim
+    first = np.int32(lane())
+    peak, total = np.int32(0), ZERO
+    for i in range(first, dim, 128):
+        for j in range(4):
+            at = np.int32(i) + np.int32(32 * j)
+            v = x[base + at] if at < dim else ZERO
+            peak = max(peak, float_bits(v) & np.int32(0x7FFFFFFF))
+            total += v * v
+    peak, total = warp_max_int(peak), warp_sum(total)
+    by = ONE
+    if not (total > _LEAST and total < _MOST):
+        top = bits_float(peak)
+        by = ONE / top if top > SMALL else LIFT
+        total = ZERO
+        for i in range(first, dim, 32):
+            v = x[base + i] * by
+            total += v * v
+        total = warp_sum(total)
+    if lane() == 0:
+        inverse = by / math.sqrt(total) if peak > 0 else ZERO
+        out[row] = inverse if peak < INFINITE else NAN
+
+
+def inverse_norms_float32(x: DeviceArray) -> DeviceArray:
+    """``1 / |x|`` a row."""
+    return _by_warps(_inverse_norms_float32, x)
+
+
 def inverse_norms_int8(codes: DeviceArray) -> DeviceArray:
     """``1 / |codes|`` a row."""
-    count, dim = codes.shape
+    return _by_warps(_inverse_norms, codes)
+
+
+def _by_warps(chosen: Kernel, rows: DeviceArray) -> DeviceArray:
+    count, dim = rows.shape
     out = empty((count,), np.float32)
     if count:
-        _inverse_norms.launch(divide_up(count, 8), _THREADS, codes.address, out.address, count, dim)
+        chosen.launch(divide_up(count, 8), _THREADS, rows.address, out.address, count, dim)
     return out

@@ -1,44 +1,58 @@
 """The exact nearest by cosine on the device: one pass, scores never leave the chip.
 
-Each block keeps its k best a query (`primitives.block_topk`), or appends what passes a limit
-(`primitives.scan`); a second kernel merges what they kept.
+Each block keeps its k best a query (`nearest.block_topk`), or appends what passes a limit
+(`nearest.scan`); a second kernel merges what they kept.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from llcuda_kernels.arrays import Array
 
-from .norms import inverse_norms_int8, l2_normalize
-from .primitives import scan
-from .primitives.block_topk import DP4A, FAMILIES, SMALL_K, STEP, THREADS, choose
+from .norms import inverse_norms_float32, inverse_norms_int8, l2_normalize
+from .primitives.nearest import scan
+from .primitives.nearest.block_topk import FAMILIES, SMALL_K, STEP, THREADS, choose
+from .primitives.nearest.row_kinds import DP4A
+from .primitives.nearest.segments import MOST_ROWS, Rows
 from .primitives.padding import padded
 from .primitives.topk import NOTHING, clear, cut, in_use, index_of, sort_descending, value_of
 from .runtime import shim
-from .runtime.array import Call, DeviceArray, at, empty, filled, recorded, to_device
+from .runtime.array import Call, DeviceArray, at, empty, filled
 from .runtime.kernel import divide_up, kernel
 from .runtime.shim import F32, I32, I64, cuda, pointer
 
 MERGE_THREADS, MERGE_BUFFER = 256, 4096
 
 
+#: What `_merge` does: all keys of each query; those that a scan has counted; all keys, but only for
+#: queries of which a scan had too many or too few.
+ALL, COUNTED, AGAIN = 0, 1, 2
+
+
 @kernel(
     "topk_merge",
-    pointer(I64), I64, pointer(I32), I32, I32, pointer(F32), pointer(I64), bounds=MERGE_THREADS,
-    shared=32784,
+    pointer(I64), I64, I32, pointer(I32), I64, I32, pointer(F32), pointer(I64),
+    bounds=MERGE_THREADS, shared=32784,
 )  # fmt: skip
-def _merge(given: Any, each: Any, found: Any, counted: Any, k: Any, scores: Any, rows: Any) -> None:
-    """A block a query: the k best of `each` keys, as scores and rows.
-
-    With `counted` only the first found[query] of them are there.
-    """
+def _merge(
+    given: Any, each: Any, what: Any, passed: Any, room: Any, k: Any, scores: Any, rows: Any
+) -> None:
+    """A block a query: the k best of `each` keys, as scores and rows."""
     keys = cuda.shared.array(MERGE_BUFFER, I64)
     counts = cuda.shared.array(1, I32)
     limits = cuda.shared.array(1, I64)
     t = np.int32(cuda.threadIdx.x)
+    there = each
+    if what != ALL:
+        seen = passed[cuda.blockIdx.x]
+        if what == AGAIN and k <= seen and seen <= room:
+            return
+        if what == COUNTED:
+            there = min(there, np.int64(seen))
     clear(keys, MERGE_BUFFER, MERGE_THREADS)
     if t == 0:
         counts[0] = 0
@@ -46,9 +60,6 @@ def _merge(given: Any, each: Any, found: Any, counted: Any, k: Any, scores: Any,
     cuda.syncthreads()
     base = np.int64(cuda.blockIdx.x) * each
     most = MERGE_BUFFER - 4 * MERGE_THREADS
-    there = each
-    if counted != 0:
-        there = min(there, np.int64(found[cuda.blockIdx.x]))
     for start in range(0, there, 4 * MERGE_THREADS):
         full = np.int32(0)
         for j in range(4):
@@ -75,92 +86,70 @@ def _merge(given: Any, each: Any, found: Any, counted: Any, k: Any, scores: Any,
             rows[to + i] = index_of(key)
 
 
-@kernel("known_or_nan", pointer(F32), pointer(F32), I64, bounds=THREADS)
-def _known_or_nan(given: Any, out: Any, n: Any) -> None:
-    """1, and NaN where the given is NaN."""
-    i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
-    if i < n:
-        v = given[i]
-        out[i] = np.float32(1.0) if v == v else v
+@dataclass(frozen=True)
+class Best:
+    """Where the k best of each query go: scores (q, k) float32, rows (q, k) int64."""
+
+    scores: DeviceArray
+    rows: DeviceArray
+
+    @classmethod
+    def new(cls, count: int, k: int) -> Best:
+        """New memory."""
+        return cls(empty((count, k), np.float32), empty((count, k), np.int64))
 
 
-def _ones(count: int, known: DeviceArray | None) -> DeviceArray:
-    if known is None:
-        return filled((count,), np.float32, 1.0)
-    out = empty((count,), np.float32)
-    if count:
-        grid = divide_up(count, THREADS)
-        _known_or_nan.launch(grid, THREADS, known.address, out.address, count)
-    return out
-
-
-def search_codes(
-    queries: DeviceArray, inverse_q: DeviceArray, rows: DeviceArray, inverse_v: DeviceArray, k: int
-) -> tuple[DeviceArray, DeviceArray]:
+def search(queries: DeviceArray, inverse_q: DeviceArray, rows: Rows, k: int, best: Best) -> None:
     """The k best of each query: padded rows and queries of one type, all on the device.
 
-    Many int8 rows are scanned against a limit that a sample gives (`scan`); should the rows lie so
-    that too many pass it, and for all else, each block keeps its own best.
+    Many rows are scanned against a limit that a sample gives (`scan`). Should the rows lie so that
+    too many pass it, and for all else, each block keeps its own best. The host never waits.
     """
-    count, total = queries.shape[0], rows.shape[0]
-    scores, found = empty((count, k), np.float32), empty((count, k), np.int64)
-    if not count:
-        return scores, found
-    if _to_scan(rows, k):
-        sample = _part(rows, scan.sample(total))
-        _by_blocks(queries, inverse_q, sample, inverse_v, k, scores, found)
-        if scan.run(queries, inverse_q, rows, inverse_v, k, scores, found, _merge):
-            return scores, found
-    _by_blocks(queries, inverse_q, rows, inverse_v, k, scores, found)
-    return scores, found
+    if not queries.shape[0]:
+        return
+    if not _to_scan(rows, k):
+        _by_blocks(queries, inverse_q, rows, k, best)
+        return
+    _by_blocks(queries, inverse_q, rows.part(scan.sample(rows.total)), k, best)
+    passed = scan.run(queries, inverse_q, rows, k, best.scores)
+    _merge.launch(
+        queries.shape[0], MERGE_THREADS, passed.keys.address, passed.room, COUNTED,
+        passed.counts.address, passed.room, k, best.scores.address, best.rows.address,
+    )  # fmt: skip
+    _by_blocks(queries, inverse_q, rows, k, best, passed)
 
 
-def _to_scan(rows: DeviceArray, k: int) -> bool:
-    """Whether a sample of the rows pays. How many pass its limit is read on the host, which nothing
-    can be while a graph is recorded.
-    """
-    return (
-        rows.dtype == np.int8
-        and k <= SMALL_K
-        and rows.shape[0] >= scan.LEAST_ROWS
-        and _has_dp4a()
-        and scan.fits(rows.shape[1] // 4)
-        and not recorded()
-    )
-
-
-def _part(rows: DeviceArray, count: int) -> DeviceArray:
-    """The first rows."""
-    made = DeviceArray(rows.address, (count, rows.shape[1]), rows.dtype, rows)
-    if shim.SIMULATED:
-        made.address = made.address[: made.size]
-    return made
+def _to_scan(rows: Rows, k: int) -> bool:
+    """Whether a sample of the rows pays."""
+    can = not rows.whole or _has_dp4a()
+    return k <= SMALL_K and rows.total >= scan.LEAST_ROWS and can and scan.fits(rows)
 
 
 def _by_blocks(
-    queries: DeviceArray, inverse_q: DeviceArray, rows: DeviceArray, inverse_v: DeviceArray, k: int,
-    scores: DeviceArray, found: DeviceArray,
+    queries: DeviceArray, inverse_q: DeviceArray, rows: Rows, k: int, best: Best,
+    passed: scan.Passed | None = None,
 ) -> None:  # fmt: skip
-    count, total = queries.shape[0], rows.shape[0]
-    family, words = "float32", rows.shape[1]
-    if rows.dtype == np.int8:
-        family, words = ("int8" if _has_dp4a() else "int8 plain"), rows.shape[1] // 4
+    """With `passed` only for queries of which too many or too few rows have passed."""
+    count, total, words, family = queries.shape[0], rows.total, rows.words, "float32"
+    if rows.whole:
+        family = "int8" if _has_dp4a() else "int8 plain"
         queries = queries.view(np.int32, (count, words))
-        rows = rows.view(np.int32, (total, words))
     chosen, step, shared = choose(FAMILIES[family], count, words, k)
     blocks = max(1, min(divide_up(total, STEP), _blocks()))
     keys = empty((count, blocks, k), np.int64)
+    counts = empty((count,), np.int32) if passed is None else passed.counts
+    room = 0 if passed is None else passed.room
     for first in range(0, count, step):
-        now = min(step, count - first)
         chosen.launch(
             blocks, THREADS,
-            at(queries, first * words), at(inverse_q, first), rows.address, inverse_v.address,
-            now, total, words, k, at(keys, first * blocks * k), shared=shared,
+            at(queries, first * words), at(inverse_q, first), *rows.addresses(),
+            min(step, count - first), total, rows.end, rows.table, words, k,
+            at(counts, first), room, at(keys, first * blocks * k), shared=shared,
         )  # fmt: skip
-    unused = empty((1,), np.int32)
+    what = ALL if passed is None else AGAIN
     _merge.launch(
-        count, MERGE_THREADS,
-        keys.address, blocks * k, unused.address, 0, k, scores.address, found.address,
+        count, MERGE_THREADS, keys.address, blocks * k, what, counts.address, room, k,
+        best.scores.address, best.rows.address,
     )  # fmt: skip
 
 
@@ -188,8 +177,8 @@ def cosine_topk(
     call = Call(queries, vectors, inverse_norms)
     kind = np.int8 if np.dtype(vectors.dtype) == np.int8 else np.float32
     q, v = call.take(queries, kind, "queries", 2), call.take(vectors, kind, "vectors", 2)
-    if v.shape[0] >= 2**31:
-        raise ValueError("2³¹ - 1 vectors at most on the device")
+    if v.shape[0] > MOST_ROWS:
+        raise ValueError(f"{MOST_ROWS:,} vectors at most on the device")
     known = None
     if inverse_norms is not None:
         known = call.take(inverse_norms, np.float32, "inverse_norms", 1)
@@ -197,18 +186,16 @@ def cosine_topk(
         shape = (q.shape[0], k)
         scores = filled(shape, np.float32, -np.inf)
         return call.give(scores), call.give(filled(shape, np.int64, -1))
+    best = Best.new(q.shape[0], k)
+    if known is None:
+        known = inverse_norms_int8(v) if kind == np.int8 else inverse_norms_float32(v)
+    rows = Rows.of(padded(v), known)
     if kind == np.int8:
-        found = search_codes(
-            padded(q),
-            inverse_norms_int8(q),
-            padded(v),
-            inverse_norms_int8(v) if known is None else known,
-            k,
-        )
+        search(padded(q), inverse_norms_int8(q), rows, k, best)
     else:
-        unit_q, unit_v = padded(l2_normalize(q)), padded(l2_normalize(v))
-        found = search_codes(unit_q, _ones(q.shape[0], None), unit_v, _ones(v.shape[0], known), k)
-    return call.give(found[0]), call.give(found[1])
+        ones = filled((q.shape[0],), np.float32, 1.0)
+        search(padded(l2_normalize(q)), ones, rows, k, best)
+    return call.give(best.scores), call.give(best.rows)
 
 
 def inverse_norms(vectors: Array) -> Array:
@@ -216,7 +203,4 @@ def inverse_norms(vectors: Array) -> Array:
     call = Call(vectors)
     if np.dtype(vectors.dtype) == np.int8:
         return call.give(inverse_norms_int8(call.take(vectors, np.int8, "vectors", 2)))
-    from llcuda_kernels.cpu import quantize
-
-    v = call.take(vectors, np.float32, "vectors", 2)
-    return call.give(to_device(quantize.inverse_norms(v.copy_to_host())))
+    return call.give(inverse_norms_float32(call.take(vectors, np.float32, "vectors", 2)))

@@ -12,6 +12,8 @@ from llcuda_kernels.vectors import VectorStore
 from .check import Check, into, normal, odd, topk_miss
 
 CHECKS: dict[str, Check] = {}
+#: Rows that a GPU scans: `cuda.primitives.nearest.scan.LEAST_ROWS`, and a few.
+MANY = (1 << 18) + 77
 _check = into(CHECKS)
 
 
@@ -25,6 +27,14 @@ def _topk_int8(backend: Any, rng: np.random.Generator) -> float:
         values, rows = search.cosine_topk(queries, v, k, backend=backend)
         scores = reference.search.cosine_scores(queries, v)
         worst = max(worst, topk_miss(values, rows, scores, k, 3e-6))
+    # so many that a GPU scans them against a limit; then those that are found last of all
+    for q in (1, 3):
+        v = rng.integers(-127, 128, (MANY, 48)).astype(np.int8)
+        queries = rng.integers(-127, 128, (q, 48)).astype(np.int8)
+        scores = reference.search.cosine_scores(queries, v)
+        for order in (slice(None), np.argsort(scores[0])):
+            values, rows = search.cosine_topk(queries, v[order], 10, backend=backend)
+            worst = max(worst, topk_miss(values, rows, scores[:, order], 10, 3e-6))
     return worst
 
 
@@ -36,6 +46,7 @@ def _topk_float32(backend: Any, rng: np.random.Generator) -> float:
         (1000, 33, 3, 10),
         (20_000, 384, 9, 100),
         (5000, 9, 2, 1024),
+        (MANY, 20, 2, 10),
     ]:
         v, queries = normal(rng, n, dim), normal(rng, q, dim)
         values, rows = search.cosine_topk(queries, v, k, backend=backend)
@@ -58,4 +69,15 @@ def _store(backend: Any, rng: np.random.Generator) -> float:
     queries = embeddings.normalize_quantize(x[:3], backend="cpu")[0]
     values, rows = store.search(x[:3], 20)
     scores = reference.search.cosine_scores(queries.astype(np.float32), known)
-    return topk_miss(values, rows, scores, 20, 3e-6)
+    worst = topk_miss(values, rows, scores, 20, 3e-6)
+    # many segments, and a scan over them
+    many = VectorStore(33, backend=backend)
+    codes = rng.integers(-127, 128, (MANY, 33)).astype(np.int8)
+    for start in range(0, MANY, 70_001):
+        part = codes[start : start + 70_001]
+        many.append_codes(part, np.ones(len(part), np.float32))
+    for q in (1, 3):
+        values, rows = many.search(codes[MANY - q :], 7)
+        scores = reference.search.cosine_scores(codes[MANY - q :], codes)
+        worst = max(worst, topk_miss(values, rows, scores, 7, 3e-6))
+    return worst

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 import llcuda_kernels as k
@@ -40,7 +41,7 @@ def test_what_kernels_declare_fits_every_gpu() -> None:
 
 
 def test_queries_of_any_length(limits: Limits) -> None:
-    from llcuda_kernels.cuda.primitives.block_topk import FAMILIES, choose
+    from llcuda_kernels.cuda.primitives.nearest.block_topk import FAMILIES, choose
 
     for name, family in FAMILIES.items():
         for dim in LENGTHS:
@@ -59,13 +60,17 @@ def test_queries_of_any_length(limits: Limits) -> None:
 
 def test_rows_and_scans(limits: Limits) -> None:
     from llcuda_kernels.cuda import tensor_matmul
-    from llcuda_kernels.cuda.primitives import rows, scan
+    from llcuda_kernels.cuda.primitives import rows
+    from llcuda_kernels.cuda.primitives.nearest import scan
+    from llcuda_kernels.cuda.primitives.nearest.segments import Rows
+    from llcuda_kernels.cuda.runtime.array import DeviceArray
 
     for _, block, _ in rows.KERNELS.values():
         assert block.fits(4 * rows.BLOCK_MOST)
     for dim in LENGTHS:
         words = -(-dim // 16) * 4
-        assert scan.fits(words) == (4 * words + scan._scan.shared <= limits.shared)
+        row = DeviceArray(0, (1, 4 * words), np.int8, None)
+        assert scan.fits(Rows.of(row, row)) == (4 * words + scan._codes.shared <= limits.shared)
     if limits is not BY_CAPABILITY[7, 5] and limits is not BY_CAPABILITY[5, 2]:  # no tensor cores
         assert tensor_matmul.BF16.fits(tensor_matmul.SHARED)
         assert tensor_matmul.INT8.fits(tensor_matmul.SHARED)

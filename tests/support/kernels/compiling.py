@@ -18,7 +18,7 @@ MODULES = (
     "elementwise",
     "matmul",
     "norms",
-    "primitives.scan",
+    "primitives.nearest.scan",
     "primitives.strided",
     "products",
     "quantize",

@@ -77,6 +77,17 @@ def count_up(typingctx: Any, memory: Any, at: Any) -> Any:
     return signature(types.int32, memory, types.int64), codegen
 
 
+@intrinsic
+def pointer_at(typingctx: Any, table: Any, at: Any, like: Any) -> Any:
+    """The address that stands in a table, as one of the same type as `like`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        word = builder.load(builder.gep(args[0], [args[1]]))
+        return builder.inttoptr(word, context.get_value_type(like))
+
+    return signature(like, table, types.int64, like), codegen
+
+
 def _asm(text: str, results: str, inputs: str, effect: bool) -> tuple[Any, Callable[..., Any]]:
     """Signature and code of one piece of PTX. A letter is the constraint of a register."""
     made = [_NUMBA[r] for r in results]

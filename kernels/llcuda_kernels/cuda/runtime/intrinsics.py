@@ -32,7 +32,7 @@ else:
 
 # Memory: an address or a shared array, and the index of its first number, a multiple of the width.
 load2, load4, store4 = _from.load2, _from.load4, _from.store4
-count_up = _from.count_up
+count_up, pointer_at = _from.count_up, _from.pointer_at
 # Arithmetic
 dp4a, from_f16, round_to_int8 = _from.dp4a, _from.from_f16, _from.round_to_int8
 exp2_fast, reciprocal, multiply_add = _from.exp2_fast, _from.reciprocal, _from.multiply_add

@@ -6,6 +6,7 @@ set, the kernels get `simulator` instead and numba-cuda is not imported at all.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import warnings
@@ -131,7 +132,8 @@ def compilers() -> str:
 
         parts.append(f"nvJitLink {nvjitlink.version()}")
     else:
-        parts.append(f"driver {native.cuDriverGetVersion()[1]}")
+        with contextlib.suppress(Exception):  # no driver: nothing is assembled here
+            parts.append(f"driver {native.cuDriverGetVersion()[1]}")
     return ", ".join(parts)
 
 

@@ -42,6 +42,14 @@ def count_up(memory: Any, at: Any) -> Any:
     return old
 
 
+def pointer_at(table: Any, at: Any, like: Any) -> Any:
+    """The array that stands in a table, which holds objects here."""
+    found = table[at]
+    if found.dtype != like.dtype:
+        raise TypeError(f"{found.dtype} numbers, and must be {like.dtype}")
+    return found
+
+
 def dp4a(a: Any, b: Any, c: Any) -> Any:
     """``c`` and the four products of the int8 in a and b."""
     x = np.array([a], np.int32).view(np.int8).astype(np.int64)

@@ -24,6 +24,23 @@ import numpy as np
 WARP = 32
 
 
+class Shifted:
+    """An array whose first number has another index than 0."""
+
+    def __init__(self, array: np.ndarray[Any, Any], first: int) -> None:
+        self._array, self._first = array, first
+        self.size, self.dtype = first + array.size, array.dtype
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            if at.start < self._first:
+                raise IndexError(f"{at.start}, and the first is {self._first}")
+            return self._array[at.start - self._first : at.stop - self._first]
+        if at < self._first:
+            raise IndexError(f"{at}, and the first is {self._first}")
+        return self._array[at - self._first]
+
+
 class DivergentBarrierError(Exception):
     """Threads that should wait for each other wait at different places, or have ended."""
 

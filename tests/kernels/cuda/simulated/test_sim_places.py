@@ -12,7 +12,7 @@ import llcuda_kernels as k
 from llcuda_kernels import reference
 from llcuda_kernels.cuda import search
 from llcuda_kernels.cuda.primitives import strided
-from llcuda_kernels.cuda.primitives.block_topk import FAMILIES, choose
+from llcuda_kernels.cuda.primitives.nearest.block_topk import FAMILIES, choose
 from llcuda_kernels.cuda.runtime import kernel
 from llcuda_kernels.cuda.runtime.limits import BY_CAPABILITY, Limits
 from llcuda_kernels.runtime import device

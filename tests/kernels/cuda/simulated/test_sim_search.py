@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from llcuda_kernels import reference
+from llcuda_kernels.cpu import quantize
 from llcuda_kernels.cuda import search
-from llcuda_kernels.cuda.primitives import scan
-from llcuda_kernels.cuda.primitives.block_topk import SMALL_K
+from llcuda_kernels.cuda.primitives.nearest import scan
+from llcuda_kernels.cuda.primitives.nearest.block_topk import SMALL_K
 from llcuda_kernels.cuda.runtime.array import empty, to_device
 from tests.support.kernels.cases import assert_close, assert_topk, normal, odd_rows
 
@@ -91,6 +92,35 @@ def test_codes_without_dp4a(monkeypatch: pytest.MonkeyPatch) -> None:
     check(codes((1, 20), 1), codes((140, 20), 2), 6)
 
 
+def test_a_scan_of_floats() -> None:
+    """With one query, and with two; rows of every size of numbers among them."""
+    v = normal((scan.LEAST_ROWS + 7, 6), 3)
+    x = odd_rows(6)
+    v[100 : 100 + len(x)] = x
+    check(normal((2, 6), 4), v, 5)
+
+
+def test_a_scan_whose_lists_are_too_short_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    v = codes((scan.LEAST_ROWS + 9, 4), 5)
+    q = codes((2, 4), 6)
+    order = np.argsort(reference.search.cosine_scores(q, v)[0])  # the best of one query last
+    monkeypatch.setattr(scan, "ROOM", 4)
+    check(q, v[order], 3)
+
+
+def test_the_host_does_not_wait_for_a_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llcuda_kernels.cuda.runtime.array import DeviceArray
+
+    v, q = to_device(codes((scan.LEAST_ROWS + 9, 4), 5)), to_device(codes((1, 4), 6))
+
+    def waits(self: DeviceArray) -> None:
+        raise AssertionError("the host waits")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DeviceArray, "copy_to_host", waits)
+        search.cosine_topk(q, v, 3)
+
+
 def test_inverse_norms() -> None:
     v = codes((20, 33), 8)
     v[3] = 0
@@ -100,4 +130,7 @@ def test_inverse_norms() -> None:
     found = search.inverse_norms(to_device(x)).copy_to_host()
     assert np.isnan(found[1])
     assert found[0] == 0
+    assert_close(found, quantize.inverse_norms(x), rtol=1e-6)
+    wide = normal((3, 300), 9) * np.array([[1e-30], [1.0], [1e30]], np.float32)
+    assert_close(search.inverse_norms(wide), quantize.inverse_norms(wide), rtol=1e-6)
     assert empty((0,), np.float32).nbytes == 0

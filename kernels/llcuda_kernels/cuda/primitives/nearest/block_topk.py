@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from llcuda_kernels.cuda.runtime.intrinsics import dp4a, lane, load4, multiply_add, shuffle_xor
+from llcuda_kernels.cuda.primitives.topk import NOTHING, clear, cut, key_of, sort_descending
+from llcuda_kernels.cuda.runtime.intrinsics import lane, load4, shuffle_xor
 from llcuda_kernels.cuda.runtime.kernel import Kernel, divide_up, kernel
 from llcuda_kernels.cuda.runtime.shim import F32, I32, I64, cuda, device, pointer
 
-from .topk import NOTHING, clear, cut, key_of, sort_descending
+from .row_kinds import CODES, DP4A, FLOATS, PLAIN_CODES, RowKind
+from .segments import enter, norms_of, rows_of
 
 THREADS = 256
 #: Rows a block takes in one step.
@@ -29,36 +31,7 @@ STEP = 128
 #: Up to this k a small buffer is enough, and eight queries share a pass.
 SMALL_K = 128
 SMALL_BUFFER, LARGE_BUFFER = 256, 2048
-_ZERO, _NAN = np.float32(0.0), np.float32(np.nan)
-
-
-@device
-def _dot_codes(a: Any, b: Any, total: Any) -> Any:
-    """Sixteen products."""
-    total = dp4a(a[0], b[0], total)
-    total = dp4a(a[1], b[1], total)
-    total = dp4a(a[2], b[2], total)
-    return dp4a(a[3], b[3], total)
-
-
-@device
-def _dot_codes_plain(a: Any, b: Any, total: Any) -> Any:
-    """The same where there is no dp4a (below compute capability 6.1)."""
-    for shift in range(0, 32, 8):
-        up, down = np.int32(24 - shift), np.int32(24)
-        for i in range(4):
-            left, right = np.int32(a[i] << up), np.int32(b[i] << up)
-            total += np.int32((left >> down) * (right >> down))
-    return total
-
-
-@device
-def _dot_floats(a: Any, b: Any, total: Any) -> Any:
-    """Four products."""
-    total = multiply_add(a[0], b[0], total)
-    total = multiply_add(a[1], b[1], total)
-    total = multiply_add(a[2], b[2], total)
-    return multiply_add(a[3], b[3], total)
+_STEP, _NONE, _NAN = np.int32(STEP), np.int32(0), np.float32(np.nan)
 
 
 @device
@@ -80,27 +53,39 @@ def _far(near: Any, query: Any, at: Any) -> Any:
 
 
 def _topk(
-    name: str, kind: Any, dot: Any, zero: Any, queries: int, buffer: int, least: tuple[int, int],
-    query4: Any,
-) -> Kernel:  # fmt: skip
+    name: str, of: RowKind, queries: int, buffer: int, least: tuple[int, int], query4: Any
+) -> Kernel:
     """A kernel for so many queries a pass and so large a buffer; query4: where it reads them.
 
-    Arguments: queries (padded, as words of `kind`), 1 / |q|, rows, 1 / |v|, the number of queries
-    and of rows, the words a row (a multiple of four), k, and out: (queries, blocks, k) keys.
+    Arguments: queries (padded, as words), 1 / |q|, rows, 1 / |v|, the number of queries and of
+    rows, the end of the first piece and the table (`segments`), the words a row (a multiple of
+    four), k, how many passed a scan and may have (`scan`; 0: there was none), and out: (queries,
+    blocks, k) keys. After a scan that has all there is to find, nothing is done.
     """
+    kind, zero, dot = of.type, of.zero, of.dot
+    factor, scaled, cosine = of.factor, of.scaled, of.cosine
     most = buffer - STEP  # a step may add as many as it has rows
     capacity, each = queries * buffer, 4 * queries
+    # with eight queries registers are scarce; with one the compiler does better on wide numbers
+    number = np.int32 if queries > 1 else np.int64
     copied = queries if query4 is _near else 0
 
     @kernel(
-        name, pointer(kind), pointer(F32), pointer(kind), pointer(F32), I32, I64, I32, I32,
-        pointer(I64), bounds=(THREADS, 1 if "plain" in name else 2), least=least,
+        name, pointer(kind), pointer(F32), pointer(kind), pointer(F32), I32, I64, I32,
+        pointer(I64), I32, I32, pointer(I32), I64, pointer(I64),
+        bounds=(THREADS, 1 if "plain" in name else 2), least=least,
         shared=divide_up(8 * capacity + 12 * queries, 16) * 16,
     )  # fmt: skip
     def run(
-        query: Any, inverse_q: Any, rows: Any, inverse_v: Any,
-        count: Any, total: Any, words: Any, k: Any, out: Any,
+        query: Any, inverse_q: Any, first: Any, norms: Any, count: Any, total: Any, end: Any,
+        table: Any, words: Any, k: Any, passed: Any, room: Any, out: Any,
     ) -> None:  # fmt: skip
+        wanted = room == 0
+        for q in range(queries):
+            if room > 0 and q < count and (passed[q] < k or passed[q] > room):
+                wanted = True
+        if not wanted:
+            return
         near = cuda.shared.array(0, kind, 16)
         keys = cuda.shared.array(capacity, I64)
         counts = cuda.shared.array(queries, I32)
@@ -115,19 +100,32 @@ def _topk(
         cuda.syncthreads()
         part = np.int32(4) * (np.int32(lane()) & np.int32(7))
         group = t >> np.int32(3)
-        start = np.int64(cuda.blockIdx.x) * STEP
-        while start < total:
-            r0 = start + group
-            r1, r2, r3 = r0 + 32, r0 + 64, r0 + 96
-            # rows beyond the end: the last one instead, and its scores are dropped
-            b0, b1 = min(r0, total - 1) * words, min(r1, total - 1) * words
-            b2, b3 = min(r2, total - 1) * words, min(r3, total - 1) * words
+        start = number(cuda.blockIdx.x) * _STEP
+        last, far = number(total - 1), np.int32(32) * words
+        entry = np.int32(0)
+        while start <= last:
+            end, entry = enter(start, end, table, entry)
+            rows = rows_of(first, table, entry)
+            inverse_v = norms_of(norms, table, entry)
+            r0 = number(start + group)
+            # rows beyond the end: the first one instead, and its scores are dropped
+            r1 = min(r0, last)
+            p1, p2, p3 = r0 + 32 <= last, r0 + 64 <= last, r0 + 96 <= last
+            f0, f1 = factor(inverse_v, r1), factor(inverse_v, r0 + 32 if p1 else r1)
+            f2 = factor(inverse_v, r0 + 64 if p2 else r1)
+            f3 = factor(inverse_v, r0 + 96 if p3 else r1)
+            b0 = np.int64(r1) * words
+            o1 = far if p1 else _NONE
+            o2 = np.int32(far + far) if p2 else _NONE
+            o3 = np.int32(far * 3) if p3 else _NONE
             sums = cuda.local.array(each, kind)
             for i in range(4 * queries):
                 sums[i] = zero
             for i in range(part, words, 32):
-                v0, v1 = load4(rows, b0 + i), load4(rows, b1 + i)
-                v2, v3 = load4(rows, b2 + i), load4(rows, b3 + i)
+                v0 = scaled(load4(rows, b0 + i), f0)
+                v1 = scaled(load4(rows, b0 + o1 + i), f1)
+                v2 = scaled(load4(rows, b0 + o2 + i), f2)
+                v3 = scaled(load4(rows, b0 + o3 + i), f3)
                 for q in range(queries):
                     w = query4(near, query, q * words + i)
                     sums[4 * q] = dot(v0, w, sums[4 * q])
@@ -136,10 +134,10 @@ def _topk(
                     sums[4 * q + 3] = dot(v3, w, sums[4 * q + 3])
             # lanes 0 to 3 of the eight take a row each
             own = np.int32(lane()) & np.int32(7)
-            row = r0 + 32 * np.int64(own)
+            row = number(r0 + np.int32(32) * own)
             inverse = _NAN
-            if own < 4 and row < total:
-                inverse = inverse_v[row]
+            if own < 4 and row <= last:
+                inverse = norms_of(norms, table, entry)[row]
             full = np.int32(0)
             for q in range(queries):
                 s0, s1 = _sum8(sums[4 * q]), _sum8(sums[4 * q + 1])
@@ -148,7 +146,8 @@ def _topk(
                 mine = s2 if own == 2 else mine
                 mine = s3 if own == 3 else mine
                 if q < count:
-                    score = np.float32(mine) * inverse_q[q] * inverse
+                    begin = np.int64(min(row, last)) * words
+                    score = cosine(mine, inverse_q[q], inverse, rows, begin, words)
                     if score == score:
                         key = key_of(score, row)
                         if key > limits[q]:
@@ -161,7 +160,7 @@ def _topk(
                     if counts[q] >= most:
                         cut(keys, q * buffer, buffer, k, counts, limits, q, THREADS)
                 cuda.syncthreads()
-            start += np.int64(cuda.gridDim.x) * STEP
+            start = number(start + number(cuda.gridDim.x) * _STEP)
         cuda.syncthreads()
         for q in range(queries):
             if q < count:
@@ -183,23 +182,19 @@ class Family:
     by_8: Kernel | None = None
 
 
-def _family(
-    name: str, kind: Any, dot: Any, zero: Any, least: tuple[int, int], together: bool
-) -> Family:
-    given = kind, dot, zero
+def _family(name: str, of: RowKind, least: tuple[int, int], together: bool) -> Family:
     return Family(
-        _topk(f"topk_{name}", *given, 1, SMALL_BUFFER, least, _near),
-        _topk(f"topk_{name}_large", *given, 1, LARGE_BUFFER, least, _near),
-        _topk(f"topk_{name}_far", *given, 1, LARGE_BUFFER, least, _far),
-        _topk(f"topk_{name}_by_8", *given, 8, SMALL_BUFFER, least, _near) if together else None,
+        _topk(f"topk_{name}", of, 1, SMALL_BUFFER, least, _near),
+        _topk(f"topk_{name}_large", of, 1, LARGE_BUFFER, least, _near),
+        _topk(f"topk_{name}_far", of, 1, LARGE_BUFFER, least, _far),
+        _topk(f"topk_{name}_by_8", of, 8, SMALL_BUFFER, least, _near) if together else None,
     )
 
 
-DP4A = (6, 1)
 FAMILIES = {
-    "int8": _family("int8", I32, _dot_codes, np.int32(0), DP4A, True),
-    "int8 plain": _family("int8_plain", I32, _dot_codes_plain, np.int32(0), (5, 0), False),
-    "float32": _family("float32", F32, _dot_floats, _ZERO, (5, 0), True),
+    "int8": _family("int8", CODES, DP4A, True),
+    "int8 plain": _family("int8_plain", PLAIN_CODES, (5, 0), False),
+    "float32": _family("float32", FLOATS, (5, 0), True),
 }
 
 
