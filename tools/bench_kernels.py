@@ -99,20 +99,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _beside(options: argparse.Namespace, report: dict[str, Any]) -> int:
     """Time the groups beside others; 1 where anything could not be measured."""
-    from tools.kernels_bench.beside import parent
+    from tools.kernels_bench.beside import comparison
 
     if not report["gpu"]["usable"]:
         echo(f"nothing to compare: {report['gpu']['reason']}")
         return 1
-    found = parent.compare(options.scale, options.only, lambda text: echo(text, flush=True))
-    missing = parent.failures(found)
+    found = comparison.compare(options.scale, options.only, lambda text: echo(text, flush=True))
+    missing = comparison.failures(found)
     for reason in missing:
         echo(f"not measured: {reason}", flush=True)
     report["beside"] = found
     if options.json:
         options.json.write_text(json.dumps(report, indent=1, default=str) + "\n")
     if options.markdown:
-        options.markdown.write_text(parent.table(found))
+        options.markdown.write_text(comparison.table(found))
     return 1 if missing else 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tools.kernels_bench.beside import parent
+from tools.kernels_bench.beside import comparison
 from tools.kernels_bench.beside.groups import GROUPS, group
 from tools.kernels_bench.beside.work import Clock, Work, copies_for, made, near, spread
 
@@ -108,21 +108,23 @@ def test_rows_of_a_group_that_dies_are_kept() -> None:
         "print(json.dumps({'work': 'a'}), flush=True)\nprint('noise')\n"
         "sys.stderr.write('CUDA error: an illegal memory access\\n')\nsys.exit(9)"
     )
-    reason = parent.finish(parent._popen(_command(script)), 30, rows.append)
+    reason = comparison.finish(comparison._popen(_command(script)), 30, rows.append)
     assert rows == [{"work": "a"}]
     assert reason == "exit code 9: CUDA error: an illegal memory access"
-    none = parent.finish(parent._popen(_command("sys.exit(3)")), 30, rows.append)
+    none = comparison.finish(comparison._popen(_command("sys.exit(3)")), 30, rows.append)
     assert none.startswith("PyTorch")
-    assert parent.finish(parent._popen(_command("")), 30, rows.append) == ""
+    assert comparison.finish(comparison._popen(_command("")), 30, rows.append) == ""
 
 
 def test_a_group_that_hangs_is_ended() -> None:
-    reason = parent.finish(parent._popen(_command("time.sleep(600)")), 0.5, lambda row: None)
+    reason = comparison.finish(
+        comparison._popen(_command("time.sleep(600)")), 0.5, lambda row: None
+    )
     assert reason == "it took more than 0 s"
 
 
 def test_what_was_not_measured_is_told_and_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parent, "GROUPS", {"a": "", "b": "", "c": ""})
+    monkeypatch.setattr(comparison, "GROUPS", {"a": "", "b": "", "c": ""})
     given: dict[str, tuple[list[dict[str, Any]], str]] = {
         "a": ([{"versions": {"torch": "9"}, "device": "H"}, _row()], ""),
         "b": ([_row(beside="cupy", error="the two do not agree")], "exit code 1: boom"),
@@ -143,17 +145,17 @@ def test_what_was_not_measured_is_told_and_not_printed(monkeypatch: pytest.Monke
             take(row)
         return reason
 
-    monkeypatch.setattr(parent, "start", start)
-    monkeypatch.setattr(parent, "finish", finish)
+    monkeypatch.setattr(comparison, "start", start)
+    monkeypatch.setattr(comparison, "finish", finish)
     said: list[str] = []
-    report = parent.compare(0.1, None, said.append)
+    report = comparison.compare(0.1, None, said.append)
     assert report["device"] == "H"
     assert len(said) == 4
     assert said[2] == "| softmax | 2 x 2 | torch | 1 | 1 | 1.00 | 0.50 to 2.00 |"
-    assert parent.failures(report) == [
+    assert comparison.failures(report) == [
         "softmax (2 x 2), cupy: the two do not agree",
         "group b: exit code 1: boom",
     ]
-    assert parent.table(report).count("\n| softmax") == 1
-    assert "- group b: exit code 1: boom" in parent.table(report)
-    assert len(parent.compare(0.1, "c", said.append)["rows"]) == 1
+    assert comparison.table(report).count("\n| softmax") == 1
+    assert "- group b: exit code 1: boom" in comparison.table(report)
+    assert len(comparison.compare(0.1, "c", said.append)["rows"]) == 1

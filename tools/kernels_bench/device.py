@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 import llcuda_kernels as k
-from llcuda_kernels.cuda import norms, quantize, search, tensor_matmul
+from llcuda_kernels.cuda import norms, quantize, tensor_matmul
 from llcuda_kernels.cuda.runtime import driver
-from llcuda_kernels.cuda.runtime.array import DeviceArray, empty, to_device
+from llcuda_kernels.cuda.runtime.array import empty, to_device
 from tools.kernels_bench import peers
-from tools.kernels_bench.clock import copy, normals, random_words
+from tools.kernels_bench.clock import copy, normals, part_of, random_words
 
 Run = Callable[..., Any]
 
@@ -154,12 +154,11 @@ def topk(scale: float) -> Iterator[Case]:
     rows = words.view(np.int8, (n, dim))
     inverse = norms.inverse_norms_int8(rows)
     queries = to_device(np.random.default_rng(2).integers(-127, 128, (32, dim)).astype(np.int8))
-    inverse_q = norms.inverse_norms_int8(queries)
     for count, top in ((1, 10), (8, 10), (32, 10), (1, 1024)):
-        q = DeviceArray(queries.address, (count, dim), np.int8, queries)
+        q = part_of(queries, 0, (count, dim))
         yield Case(
             f"cosine_topk int8, {count} queries, k = {top}",
-            lambda q=q, top=top: search.search_codes(q, inverse_q, rows, inverse, top),
+            lambda q=q, top=top: k.cosine_topk(q, rows, top, inverse_norms=inverse),
             f"{n / 1e6:g} M x {dim}", "copy", float(n) * dim, keeps=words,
         )  # fmt: skip
 

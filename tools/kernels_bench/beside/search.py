@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 import llcuda_kernels as k
-from llcuda_kernels.cuda.runtime.array import DeviceArray
 from tools.kernels_bench.beside.work import Run, Work, call, made, on_host
-from tools.kernels_bench.clock import normals, random_words
+from tools.kernels_bench.clock import normals, part_of, random_words
 from tools.kernels_bench.peers import as_torch, cupy, torch
 
 DIM, BEST = 768, 10
@@ -120,8 +119,8 @@ def store(scale: float) -> Iterator[Work]:
     grown = k.VectorStore(DIM, backend="cuda")
     for start in range(0, n, part):
         count = min(part, n - start)
-        block = DeviceArray(rows.address + start * DIM, (count, DIM), np.int8, rows)
-        grown.append_codes(k.to_host(block), np.ones(count, np.float32))
+        block = k.to_host(part_of(rows, start * DIM, (count, DIM)))
+        grown.append_codes(block, np.ones(count, np.float32))
     for count in (1, 32):
         queries = _queries(count)
 
