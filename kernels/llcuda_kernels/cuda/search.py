@@ -107,7 +107,7 @@ def search(queries: DeviceArray, inverse_q: DeviceArray, rows: Rows, k: int, bes
     """
     if not queries.shape[0]:
         return
-    if not _to_scan(rows, k):
+    if not _to_scan(rows, queries.shape[0], k):
         _by_blocks(queries, inverse_q, rows, k, best)
         return
     _by_blocks(queries, inverse_q, rows.part(scan.sample(rows.total)), k, best)
@@ -119,10 +119,10 @@ def search(queries: DeviceArray, inverse_q: DeviceArray, rows: Rows, k: int, bes
     _by_blocks(queries, inverse_q, rows, k, best, passed)
 
 
-def _to_scan(rows: Rows, k: int) -> bool:
+def _to_scan(rows: Rows, count: int, k: int) -> bool:
     """Whether a sample of the rows pays."""
     can = not rows.whole or _has_dp4a()
-    return k <= SMALL_K and rows.total >= scan.LEAST_ROWS and can and scan.fits(rows)
+    return k <= SMALL_K and rows.total >= scan.LEAST_ROWS and can and scan.fits(rows, count)
 
 
 def _by_blocks(

@@ -70,7 +70,13 @@ def test_rows_and_scans(limits: Limits) -> None:
     for dim in LENGTHS:
         words = -(-dim // 16) * 4
         row = DeviceArray(0, (1, 4 * words), np.int8, None)
-        assert scan.fits(Rows.of(row, row)) == (4 * words + scan._codes.shared <= limits.shared)
+        fit = 4 * words + scan._codes.shared <= limits.shared
+        assert scan.fits(Rows.of(row, row), 1) == scan.fits(Rows.of(row, row), 33) == fit
+        row = DeviceArray(0, (1, words), np.float32, None)
+        fit = 4 * words + scan._floats.shared <= limits.shared
+        assert scan.fits(Rows.of(row, row), 2) == fit
+        fit = 64 * words + scan._floats_together.shared <= limits.shared
+        assert scan.fits(Rows.of(row, row), 3) == fit
     if limits is not BY_CAPABILITY[7, 5] and limits is not BY_CAPABILITY[5, 2]:  # no tensor cores
         assert tensor_matmul.BF16.fits(tensor_matmul.SHARED)
         assert tensor_matmul.INT8.fits(tensor_matmul.SHARED)

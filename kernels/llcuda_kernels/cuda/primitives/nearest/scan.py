@@ -297,8 +297,13 @@ def _floats_together(
         start = np.int32(start + np.int32(cuda.gridDim.x) * np.int32(128))
 
 
-def fits(rows: Rows) -> bool:
-    """Whether one query's words fit a block."""
+def fits(rows: Rows, count: int) -> bool:
+    """Whether the words of a query, or of those that go together, fit a block's shared memory.
+
+    Of many queries of floats the latter: one after the other they cost more than `block_topk`.
+    """
+    if not rows.whole and count > 2:
+        return _floats_together.fits(4 * FLOATS_TOGETHER * rows.words)
     return (_codes if rows.whole else _floats).fits(4 * rows.words)
 
 
