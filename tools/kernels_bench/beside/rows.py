@@ -49,6 +49,27 @@ def tokens(scale: float) -> Iterator[Work]:
         )
 
 
+def sampling(scale: float) -> Iterator[Work]:
+    """A token of each row: of the 40 best 95 %, of these what is 5 % as likely as the best."""
+    x, rows = _logits(scale)
+    tx = as_torch(x)
+
+    def drawn(x: Any) -> Any:
+        best, at = torch.topk(x, 40, dim=-1)
+        p = torch.softmax(best, dim=-1)
+        kept = (p.cumsum(-1) - p < 0.95) & (p >= 0.05 * p[:, :1])
+        p = torch.softmax(torch.where(kept, best / 0.8, -torch.inf), dim=-1)
+        return at.gather(1, torch.multinomial(p, 1))[:, 0]
+
+    yield Work(
+        "sample, k = 40",
+        f"{rows} x {VOCABULARY:,}",
+        call(k.sample, x, seed=1),
+        {"torch.compile": call(torch.compile(drawn), tx), "torch": call(drawn, tx)},
+        bytes=4.0 * rows * VOCABULARY,
+    )
+
+
 def softmax(scale: float) -> Iterator[Work]:
     """Of logits."""
     x, rows = _logits(scale)

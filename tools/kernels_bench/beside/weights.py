@@ -1,4 +1,4 @@
-"""One vector by a layer's weights of 4 bits."""
+"""One vector by a layer's packed weights: 4 bits as AWQ and GPTQ have them, and GGUF's blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import llcuda_kernels as k
-from tools.kernels_bench.beside.work import Run, Work, copies_for, made
+from tools.kernels_bench.beside.work import Run, Work, copies_for, made, turn
 from tools.kernels_bench.clock import normals, random_words
 from tools.kernels_bench.peers import as_torch, torch
 
@@ -48,6 +48,38 @@ def int4(scale: float) -> Iterator[Work]:
                 copies,
                 size + groups * columns * 2.5,
             )
+
+
+#: Bytes and numbers of a block, by GGUF's type.
+BLOCKS = {"q4_0": (18, 32), "q8_0": (34, 32), "q4_k": (144, 256), "q6_k": (210, 256)}
+
+
+def blocks(scale: float) -> Iterator[Work]:
+    """GGUF's blocks, as llama.cpp serves them, beside the same layer in half precision."""
+    for inner, columns in LAYERS if scale >= 1 else ((1024, 1024),):
+        x = normals(inner, 10)
+        others = {"torch fp16": made(_fp16, x, inner, columns)}
+        for name, (size, numbers) in BLOCKS.items():
+            width = inner // numbers * size
+            copies = copies_for(float(width) * columns, _CACHE)
+            # Random bytes hold scales that are not finite, and no instruction cares.
+            words = width * columns // 4
+            packed = [
+                random_words(words, 80 + i).view(np.uint8, (columns, width)) for i in range(copies)
+            ]
+            yield Work(
+                f"GGUF {name} x vector",
+                f"{inner:,} x {columns:,}",
+                turn(_times, (x, name), packed),
+                others,
+                copies,
+                float(width) * columns,
+            )
+
+
+def _times(given: Any, packed: Any) -> Any:
+    x, name = given
+    return k.blocks_times_vector(x, packed, name)
 
 
 def _ours(given: Any, layout: Any, i: int) -> Any:
