@@ -7,13 +7,15 @@ A kernel is compiled when it is first launched, which takes up to several second
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
 import pkgutil
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import connection, get_context
 from typing import Any
 
 from llcuda_kernels.errors import BackendError
@@ -87,7 +89,9 @@ def warm(
     failed: dict[str, str] = {}
     if missing:
         workers = processes or min(len(missing), 16, _cores())
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=end_with_parent
+        ) as pool:
             waiting = {pool.submit(_compile, name, architecture): name for name in missing}
             for number, done in enumerate(as_completed(waiting), 1):
                 name = waiting[done]
@@ -98,6 +102,18 @@ def warm(
                     progress(name, number, len(missing))
     already = len(there) - len(missing)
     return Warmed(len(missing) - len(failed), already, time.perf_counter() - start, failed)
+
+
+def end_with_parent() -> None:
+    """In a process of the pool: end when the one that started it has been killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_for_end, args=(parent.sentinel,), daemon=True).start()
+
+
+def _wait_for_end(parent: int) -> None:
+    connection.wait([parent])
+    os._exit(1)
 
 
 def _compile(name: str, architecture: tuple[int, int]) -> str:

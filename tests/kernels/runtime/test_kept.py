@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,8 +51,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Any:
     state = SimpleNamespace(compiled=[], assemble=lambda text, cc: b"\x7fELF" + text.encode())
 
     class Here:
-        def __init__(self, workers: int, mp_context: Any) -> None:
+        def __init__(self, workers: int, mp_context: Any, initializer: Any) -> None:
             assert workers >= 1
+            assert initializer is kept.end_with_parent
 
         def __enter__(self) -> Here:
             return self
@@ -101,6 +104,35 @@ def test_a_folder_that_cannot_be_written_is_told(few: Any, folder: Path) -> None
     folder.write_bytes(b"")
     found = kept.warm(architecture=(7, 5))
     assert found.failed["post"] == f"it cannot be kept in {folder}"
+
+
+POOL = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from llcuda_kernels.runtime.kept import end_with_parent
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, get_context("spawn"), end_with_parent)
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600)
+    time.sleep(600)
+"""
+
+
+def test_no_process_outlives_one_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "pool.py"
+    script.write_text(POOL)
+    env = {**os.environ, "PYTHONPATH": str(Path(kept.__file__).parents[2])}
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=env) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        parent.kill()
+        try:
+            parent.communicate(timeout=60)  # ends when nobody can write any more: the worker could
+        except subprocess.TimeoutExpired:
+            os.kill(worker, signal.SIGKILL)
+            raise
 
 
 @pytest.mark.slow
