@@ -77,7 +77,7 @@ class Runner:
         self, generation: Generation, work: Callable[[], Awaitable[State]]
     ) -> None:
         """Do a generation's work, store the outcome, and notify its readers."""
-        kept = True
+        kept, elsewhere = True, None
         try:
             state, error = await self._outcome(generation, work)
             if state is None:
@@ -91,18 +91,20 @@ class Runner:
             with trio.CancelScope(shield=True):
                 refusal = await self._persistence.finish(generation, state, error)
             if isinstance(refusal, LeaseLost):  # it is another server's, and goes on there
-                generation.suspended = True
+                generation.suspended, elsewhere = True, refusal
                 self._persistence.leave(generation)
-                return
-            if refusal is not None:
-                state, error, kept = State.FAILED, refusal, False
-            generation.times.stored = trio.current_time()
-            generation.end(state, error, kept=kept)
+            else:
+                if refusal is not None:
+                    state, error, kept = State.FAILED, refusal, False
+                generation.times.stored = trio.current_time()
+                generation.end(state, error, kept=kept)
         finally:
             self._publisher.forget(generation)
             self.acceptance.forget(generation)
             kept = kept or self._persistence.will_store(generation)
             self._registry.remove(generation, stored=kept and generation.level.journalled)
+        if elsewhere is not None:  # who reads it comes again
+            generation.end(State.FAILED, elsewhere, kept=False)
         self._publisher.publish()
 
     async def _outcome(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from llcuda_net.errors import StorageError, UpstreamUnavailable
 from llcuda_net.generation.generation import Generation
@@ -279,6 +280,25 @@ async def test_an_upstream_that_cannot_be_asked_for_its_model_does_not_fail_a_ca
             assert not isinstance(event, Error), event
             text += "".join(event.pieces) if isinstance(event, Tokens) else ""
         assert (text, failures) == ("a b", [])
+
+
+async def test_readers_are_told_of_one_that_is_another_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database says so when its result is stored; this server may go on as it is."""
+    async with keeping(tmp_path, FakeUpstream()) as (storage, listener):
+
+        async def refuse(_: object) -> None:
+            raise StorageError("another server has it", StorageError.FENCED)
+
+        monkeypatch.setattr(storage._writer, "commit", refuse)
+        peer = await ready(listener)
+        await peer.send(ask("a b"))
+        with trio.fail_after(300.0):
+            _, error = await peer.until(Error)
+        assert (error.code, error.retry) == (ErrorCode.LEASE_LOST, True)
+        (left,) = listener.server.hosting.left_aside()
+        assert left.entry.count == 2  # it is open in the journal
 
 
 @pytest.mark.parametrize("error", [UpstreamUnavailable("another server has it"), KeyError("a bug")])
