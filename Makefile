@@ -29,7 +29,7 @@ test: $(VENV)/dev ## run the whole test suite, with three workers (ARGS="-n 0 â€
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-all: $(VENV)/dev ## the test suite, and its long forms (every kernel for every architecture, â€¦)
-	$(BIN)/python -m pytest $(WORKERS) -m "not browser" $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not browser and not gpu" $(ARGS)
 
 test-crash: $(VENV)/dev ## kill -9 the server KILLS (300) times, 20 more with the real engine, and check
 	$(BIN)/python tools/crash_campaign.py --kills $(KILLS) --real-engine 20 --faults 20 $(ARGS)

@@ -31,6 +31,11 @@ def _examples() -> list[doctest.DocTest]:
     return [test for test in found if test.examples]
 
 
+def _needs_a_gpu(example: doctest.DocTest) -> bool:
+    source = "".join(part.source for part in example.examples)
+    return any(word in source for word in NEED_A_GPU)
+
+
 EXAMPLES = _examples()
 
 
@@ -43,11 +48,14 @@ def test_there_are_examples() -> None:
     }
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda test: test.name)
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(each, id=each.name, marks=[pytest.mark.gpu] * _needs_a_gpu(each))
+        for each in EXAMPLES
+    ],
+)
 def test_an_example_does_what_it_says(example: doctest.DocTest) -> None:
-    source = "".join(part.source for part in example.examples)
-    if any(word in source for word in NEED_A_GPU) and not k.gpu().usable:
-        pytest.skip(k.gpu().reason)
     said: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     failed, tried = runner.run(example, out=said.append)

@@ -20,7 +20,7 @@ from tests.support.kernels import libraries
 from tests.support.kernels.libraries import Kind
 from tests.support.kernels.table import DIMENSIONS, OPERATIONS, ROWS, made, parts
 
-needs_gpu = pytest.mark.skipif(not k.gpu().usable, reason=f"no GPU: {k.gpu().reason}")
+needs_gpu = pytest.mark.gpu
 
 
 def problem(
