@@ -12,7 +12,8 @@ import trio
 from llcuda_kernels import ShardedStore, VectorStore
 from llcuda_net.batch.histogram import Histogram
 from llcuda_net.batch.mpi import Communicator, open_communicator
-from llcuda_net.bench.runs import ranks
+from llcuda_net.bench.runs import ranks, searches
+from llcuda_net.bench.runs.searches import Search
 
 
 def samples(rank: int) -> list[float]:
@@ -26,6 +27,7 @@ async def everything(communicator: Communicator) -> None:
     await order_is_kept(communicator)
     await long_messages_pass(communicator)
     vectors_shared_out_are_one_store(communicator)
+    await searches_are_as_many_everywhere(communicator)
     await clocks(communicator)
     await waiting_costs_nothing(communicator)
 
@@ -93,6 +95,17 @@ def vectors_shared_out_are_one_store(communicator: Communicator) -> None:
         want = whole.search(queries, k)
         np.testing.assert_array_equal(scores, want[0])
         np.testing.assert_array_equal(rows, want[1])
+
+
+async def searches_are_as_many_everywhere(communicator: Communicator) -> None:
+    """A rank that made one more would wait for ever."""
+    search = Search(rows=50, dim=8, queries=2, k=3, mode="strong", seconds=0.02, warmup=0.01)
+    found = await searches.point(communicator, search)
+    assert (found is None) is (communicator.rank > 0)
+    if found is not None:
+        assert (found["ranks"], found["vectors"]) == (communicator.size, 50)
+        assert found["problems"] == []
+        assert found["metrics"]["search"]["count"] >= 3
 
 
 async def clocks(communicator: Communicator) -> None:

@@ -9,6 +9,18 @@ from llcuda_net.util.numbers import three_digits
 
 Table = tuple[list[str], list[list[str]]]
 
+#: How the rates of documents are shown.
+RATES = {
+    "tokens_per_s": "tokens/s",
+    "searches_per_s": "searches/s",
+    "vectors_per_s": "vectors/s",
+}
+
+
+def rate_of(found: dict[str, Any]) -> str:
+    """The rate that a scaling document is about; those of before searches do not say."""
+    return str(found.get("rate", "tokens_per_s"))
+
 
 def estimate(found: dict[str, Any] | None, unit: str = "") -> str:
     """An estimate as JSON has it: "12.3 (11.9 to 12.8)"; "-" where nothing is known."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from llcuda_net.bench.report.cells import Table, estimate, grid
+from llcuda_net.bench.report.cells import RATES, Table, estimate, grid, rate_of
 from llcuda_net.util.numbers import three_digits
 
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The terminal's table."""
-    first = found["rows"][0]
-    about = first["each"][0]["about"]
+    library = found["rows"][-1]["library"]
     out = [
-        f"{about['version']}, {about['model']}; {first['library'] or 'no MPI: one rank'}",
+        f"{measured(found)}; {library or 'no MPI: one rank'}",
         f"{found['settings']['mode']} scaling over {found['over']}",
         "",
         *grid(*table(found)),
@@ -24,30 +23,48 @@ def lines(found: dict[str, Any]) -> list[str]:
     if costs:
         named = [f"{name} {three_digits(value)} us" for name, value in costs.items()]
         out += ["", f"MPI itself, median: {', '.join(named)}"]
-    clocks = [one["clock_us"] for row in found["rows"] for one in row["each"]]
+    clocks = [one.get("clock_us", 0.0) for row in found["rows"] for one in row["each"]]
     if any(clocks):
         out.append(f"clocks aligned within {three_digits(max(clocks))} us")
     return out
 
 
+def measured(found: dict[str, Any]) -> str:
+    """What was asked, in words."""
+    last = found["rows"][-1]
+    if rate_of(found) == "tokens_per_s":
+        about = last["each"][0]["about"]
+        return f"{about['version']}, {about['model']}"
+    asked = found["settings"]
+    many = "1 query" if asked["queries"] == 1 else f"{asked['queries']} queries"
+    where = " and ".join(sorted({one["device"] or "the CPU" for one in last["each"]}))
+    return (
+        f"search of {last['vectors']:,} x {asked['dim']} int8, {many}, k {asked['k']},"
+        f" on {where}, gathered by {asked['gather'].upper()}"
+    )
+
+
 def table(found: dict[str, Any]) -> Table:
     """A row per size."""
-    heads = [found["over"], "tokens/s (95 % interval)", "speedup", "efficiency", "Karp-Flatt"]
-    heads += ["TTFT p50, ms", "p99", "imbalance", "client CPU"]
+    rate = rate_of(found)
+    requests = rate == "tokens_per_s"
+    heads = [found["over"], f"{RATES[rate]} (95 % interval)", "speedup", "efficiency", "Karp-Flatt"]
+    heads += ["TTFT p50, ms", "p99", "imbalance"] if requests else ["p50, ms", "p99", "vectors"]
+    heads.append("client CPU")
     cells = []
     for row in found["rows"]:
-        ttft = row["metrics"]["ttft"]
+        took = row["metrics"]["ttft" if requests else "search"]
         kf = row["karp_flatt"]
         cells.append(
             [
                 f"{row['size']}",
-                estimate(row["tokens_per_s"]),
+                estimate(row[rate]),
                 estimate(row["speedup"]),
                 f"{row['efficiency']:.0%}",
                 "-" if kf is None else f"{kf:.3f}",
-                "-" if ttft["p50"] is None else three_digits(ttft["p50"]),
-                "-" if ttft["p99"] is None else three_digits(ttft["p99"]),
-                f"{row['imbalance']:.1%}",
+                "-" if took["p50"] is None else three_digits(took["p50"]),
+                "-" if took["p99"] is None else three_digits(took["p99"]),
+                f"{row['imbalance']:.1%}" if requests else f"{row['vectors']:,}",
                 f"{max(one['cpu_share'] for one in row['each']):.0%}",
             ]
         )

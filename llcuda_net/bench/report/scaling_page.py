@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.bench.report import plots, scaling
+from llcuda_net.bench.report.cells import RATES, Table, rate_of
 from llcuda_net.bench.report.page import Card, Section
 from llcuda_net.bench.report.page import page as whole
 from llcuda_net.bench.statistics.estimates import Estimate
@@ -16,14 +17,18 @@ def page(found: dict[str, Any]) -> str:
     """The HTML page of a document with the figures."""
     rows, last = found["rows"], found["rows"][-1]
     mode, over = found["settings"]["mode"], found["over"]
+    load = "load" if rate_of(found) == "tokens_per_s" else "vectors"
     meaning = {
-        "weak": "each rank brings its own load" if over == "ranks" else "load grows with servers",
-        "strong": "the same load is shared out",
+        "weak": f"each rank brings its own {load}"
+        if over == "ranks"
+        else "load grows with servers",
+        "strong": f"the same {load} {'is' if load == 'load' else 'are'} shared out",
     }[mode]
     sections = [
         Section(
             f"{mode.capitalize()} scaling over {over}",
-            f"{meaning.capitalize()}. {last['library'] or 'One rank, without MPI'}.",
+            f"{meaning.capitalize()}. {scaling.measured(found)}."
+            f" {last['library'] or 'One rank, without MPI'}.",
             [_speedups(found), _rates(found)] if len(rows) > 1 else [],
             [scaling.table(found)],
         )
@@ -31,13 +36,7 @@ def page(found: dict[str, Any]) -> str:
     laws = scaling.fits(found)
     if laws is not None:
         sections.append(Section("Laws", tables=[laws]))
-    ranks = [
-        [str(one["rank"]), one["server"], three_digits(one["tokens_per_s"]["value"]),
-         str(one["inflight"]), f"{one['cpu_share']:.0%}"]
-        for one in last["each"]
-    ]  # fmt: skip
-    heads = ["Rank", "Server", "Tokens/s", "In flight", "CPU of a core"]
-    sections.append(Section("Each rank of the largest run", tables=[(heads, ranks)]))
+    sections.append(Section("Each rank of the largest run", tables=[_ranks(found)]))
     if last["mpi"]:
         costs = [[name, three_digits(value)] for name, value in last["mpi"].items()]
         text = "Median, measured before the load, between blocking calls."
@@ -45,10 +44,25 @@ def page(found: dict[str, Any]) -> str:
     return whole("llcuda: scaling", found, _cards(found), sections)
 
 
+def _ranks(found: dict[str, Any]) -> Table:
+    each = found["rows"][-1]["each"]
+    if rate_of(found) == "tokens_per_s":
+        return ["Rank", "Server", "Tokens/s", "In flight", "CPU of a core"], [
+            [str(one["rank"]), one["server"], three_digits(one["tokens_per_s"]["value"]),
+             str(one["inflight"]), f"{one['cpu_share']:.0%}"]
+            for one in each
+        ]  # fmt: skip
+    return ["Rank", "Host", "Device", "Vectors", "CPU of a core"], [
+        [str(one["rank"]), one["host"], one["device"] or "CPU", f"{one['rows']:,}",
+         f"{one['cpu_share']:.0%}"]
+        for one in each
+    ]  # fmt: skip
+
+
 def _cards(found: dict[str, Any]) -> list[Card]:
-    last, over = found["rows"][-1], found["over"]
-    speed = three_digits(last["tokens_per_s"]["value"])
-    cards = [(speed, f"tokens/s with {last['size']} {over}", "")]
+    last, over, rate = found["rows"][-1], found["over"], rate_of(found)
+    speed = three_digits(last[rate]["value"])
+    cards = [(speed, f"{RATES[rate]} with {last['size']} {over}", "")]
     if len(found["rows"]) > 1:
         cards.append((f"{last['speedup']['value']:.2f}", f"speedup with {last['size']}", ""))
         cards.append((f"{last['efficiency']:.0%}", "efficiency", ""))
@@ -58,7 +72,7 @@ def _cards(found: dict[str, Any]) -> list[Card]:
 def _speedups(found: dict[str, Any]) -> plots.Figure | None:
     rows = found["rows"]
     sizes = [float(row["size"]) for row in rows]
-    base = rows[0]["tokens_per_s"]["value"]
+    base = rows[0][rate_of(found)]["value"]
     measured = [(row["size"], row["speedup"]) for row in rows]
     series = [
         plots.Series("ideal", [(n, n / sizes[0]) for n in (sizes[0], sizes[-1])], "dashed", 5),
@@ -86,13 +100,16 @@ def _speedups(found: dict[str, Any]) -> plots.Figure | None:
 def _rates(found: dict[str, Any]) -> plots.Figure | None:
     rows = found["rows"]
     sizes = [float(row["size"]) for row in rows]
-    points = [(row["size"], row["tokens_per_s"]) for row in rows]
+    rate = rate_of(found)
+    points = [(row["size"], row[rate]) for row in rows]
     series = plots.Series(
-        "tokens/s",
+        RATES[rate],
         [(n, e["value"]) for n, e in points],
         "both",
         0,
         [None if e["low"] is None else (e["low"], e["high"]) for _, e in points],
     )
     across = plots.Axis(found["over"], "linear", sizes[0], sizes[-1], sizes)
-    return plots.chart("Tokens/s", [series], across, plots.Axis("tokens/s", "linear", 0.0))
+    return plots.chart(
+        RATES[rate].capitalize(), [series], across, plots.Axis(RATES[rate], "linear", 0.0)
+    )

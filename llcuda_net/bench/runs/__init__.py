@@ -7,5 +7,6 @@ noop, stack, mpirun processes that are started for it
 once                one run of a plan, and the client's self-test
 latency             what a user waits for
 steps, throughput   what one load amounts to; the sweep over loads
-ranks, curve, sweep one point over MPI ranks; the curve of points; starting them
+ranks, searches     one point over MPI ranks: of requests, and of searches
+curve, sweep        the curve of points; starting them
 """

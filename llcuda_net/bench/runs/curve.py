@@ -9,36 +9,41 @@ from llcuda_net.bench.statistics.estimates import Estimate, student
 from llcuda_net.bench.statistics.laws import LAWS, POINTS, fit, karp_flatt, speedup
 
 
-def fill(whole: dict[str, Any], points: list[dict[str, Any]], over: str) -> None:
+def fill(
+    whole: dict[str, Any], points: list[dict[str, Any]], over: str, rate: str = "tokens_per_s"
+) -> None:
     """Put the points into the document: one row a size, the fits, what limits them.
 
     Args:
-        points: what `ranks.point` gave, several of each size.
+        points: what `ranks.point` or `searches.point` gave, several of each size.
         over: what is counted: "ranks" or "servers".
+        rate: the points' figure that is to grow.
     """
+    whole["rate"] = rate
     sizes = sorted({int(point[over]) for point in points})
     rows = []
     whole["repetitions"] = {}
     for size in sizes:
         own = [point for point in points if point[over] == size]
-        values = [point["tokens_per_s"]["value"] for point in own]
+        values = [point[rate]["value"] for point in own]
         # Of whole runs where there are three; else of one run's batches.
         total = student(values) if len(own) >= 3 else None
-        first = own[0]["tokens_per_s"]
+        first = own[0][rate]
         estimate = total or Estimate(
             sum(values) / len(values), *((first["low"], first["high"]) if len(own) == 1 else ())
         )
-        row = {**own[0], "size": size, "runs": len(own), "tokens_per_s": estimate.as_dict()}
+        row = {**own[0], "size": size, "runs": len(own), rate: estimate.as_dict()}
         row["metrics"] = all_metrics([point["metrics"] for point in own])
-        row["imbalance"] = sum(point["imbalance"] for point in own) / len(own)
+        if "imbalance" in row:
+            row["imbalance"] = sum(point["imbalance"] for point in own) / len(own)
         rows.append(row)
-        whole["repetitions"][f"tokens_per_s at {size}"] = values
+        whole["repetitions"][f"{rate} at {size}"] = values
         for point in own:
             whole["problems"] += point["problems"]
             whole["cautions"] += [c for c in point["cautions"] if c not in whole["cautions"]]
-    base = Estimate.from_dict(rows[0]["tokens_per_s"])
+    base = Estimate.from_dict(rows[0][rate])
     for row in rows:
-        gained = speedup(base, Estimate.from_dict(row["tokens_per_s"]))
+        gained = speedup(base, Estimate.from_dict(row[rate]))
         n = row["size"] / sizes[0]
         row["speedup"] = gained.as_dict() if row is not rows[0] else Estimate(1.0).as_dict()
         row["efficiency"] = gained.value / n
@@ -46,21 +51,31 @@ def fill(whole: dict[str, Any], points: list[dict[str, Any]], over: str) -> None
     whole["over"] = over
     whole["rows"] = rows
     n = [float(point[over]) for point in points]
-    y = [point["tokens_per_s"]["value"] for point in points]
+    y = [point[rate]["value"] for point in points]
     fits = [fit(law, n, y) for law in LAWS]
     whole["fits"] = [each.as_dict() for each in fits if each is not None]
     if len(sizes) < POINTS:
         whole["fits_why"] = f"no law is fitted to {len(sizes)} sizes: {POINTS} are needed"
-    together = sum(one["cpu_share"] for one in rows[-1]["each"])
-    if len(sizes) > 1 and over == "ranks" and together < 0.5:
-        whole["cautions"].append(
-            f"{sizes[-1]} ranks took {together:.0%} of one core together: one could have asked as"
-            " much, and the curve is the server's"
+    if rate == "tokens_per_s":
+        whole["cautions"] += _limits(rows, over)
+
+
+def _limits(rows: list[dict[str, Any]], over: str) -> list[str]:
+    """What, and not the ranks, limits a curve of requests."""
+    if len(rows) < 2:
+        return []
+    cautions = []
+    last = rows[-1]
+    together = sum(one["cpu_share"] for one in last["each"])
+    if over == "ranks" and together < 0.5:
+        cautions.append(
+            f"{last['size']} ranks took {together:.0%} of one core together: one could have asked"
+            " as much, and the curve is the server's"
         )
     beyond = [row for row in rows if row["slots"] is not None and row["inflight"] > row["slots"]]
-    if len(sizes) > 1 and beyond:
-        first = beyond[0]
-        whole["cautions"].append(
-            f"from {first['size']} {over} on, more is asked than there are slots: the curve shows"
-            " the upstream, not what the ranks could do"
+    if beyond:
+        cautions.append(
+            f"from {beyond[0]['size']} {over} on, more is asked than there are slots: the curve"
+            " shows the upstream, not what the ranks could do"
         )
+    return cautions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,7 +58,6 @@ async def sweep(
         ConfigError: there are too few servers, or there is no mpirun.
         LlcudaError: a point failed, or what is to be measured did not start.
     """
-    found = []
     async with AsyncExitStack() as cleanup:
         servers = settings.server.split(",")
         if settings.start is not None:
@@ -69,26 +68,51 @@ async def sweep(
             raise ConfigError(
                 f"--sweep up to {max(curve.sizes)} servers needs as many: --server A,B,… or --start"
             )
-        for repeat in range(curve.repeats):
-            for size in curve.sizes if repeat % 2 == 0 else reversed(curve.sizes):
-                say(f"run {repeat + 1} of {curve.repeats}, {size} {curve.over}")
-                many, used, own = size, servers, load
-                if curve.over == "servers":
-                    many, used = curve.ranks, servers[:size]
-                    if load.mode == "weak":  # the load grows with the servers
-                        own = replace(load, inflight=load.inflight * size)
-                request = replace(settings.request, seed=settings.request.seed + repeat)
-                asked = replace(settings, server=",".join(used), start=None, request=request)
-                found.append(await _point(asked, own, many, program))
+
+        async def one(size: int, repeat: int) -> dict[str, Any]:
+            many, used, own = size, servers, load
+            if curve.over == "servers":
+                many, used = curve.ranks, servers[:size]
+                if load.mode == "weak":  # the load grows with the servers
+                    own = replace(load, inflight=load.inflight * size)
+            request = replace(settings.request, seed=settings.request.seed + repeat)
+            asked = replace(settings, server=",".join(used), start=None, request=request)
+            return await run(many, program.name, lambda file: program.command(asked, own, file))
+
+        return await points(curve, one, say)
+
+
+async def points(
+    curve: Curve, one: Callable[[int, int], Awaitable[dict[str, Any]]], say: Say = silent
+) -> list[dict[str, Any]]:
+    """Every point of the curve, each time it is repeated.
+
+    Args:
+        one: measures a size; also given which repetition it is, from 0.
+    """
+    found = []
+    for repeat in range(curve.repeats):
+        for size in curve.sizes if repeat % 2 == 0 else reversed(curve.sizes):
+            say(f"run {repeat + 1} of {curve.repeats}, {size} {curve.over}")
+            found.append(await one(size, repeat))
     return found
 
 
-async def _point(settings: Settings, load: Load, ranks: int, program: Program) -> dict[str, Any]:
-    """Start one point and read its figures."""
+async def run(ranks: int, name: str, command: Callable[[Path], Sequence[str]]) -> dict[str, Any]:
+    """Start one point and read its figures.
+
+    Args:
+        name: what the program's error lines begin with.
+        command: the program of each rank, given the file for its figures.
+
+    Raises:
+        ConfigError: there is no mpirun.
+        LlcudaError: the point failed.
+    """
     with tempfile.TemporaryDirectory(prefix="llcuda-scaling-") as folder:
         file = Path(folder) / "point.json"
         done = await trio.run_process(
-            mpirun.command(ranks, program.command(settings, load, file)),
+            mpirun.command(ranks, command(file)),
             env=mpirun.environment(folder),
             check=False,
             capture_stdout=True,
@@ -96,7 +120,7 @@ async def _point(settings: Settings, load: Load, ranks: int, program: Program) -
         )
         if done.returncode or not file.exists():
             said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
-            own = [line for line in said if line.startswith(program.name)] or said[-3:]
+            own = [line for line in said if line.startswith(name)] or said[-3:]
             raise LlcudaError(f"{ranks} ranks ended with code {done.returncode}: {' '.join(own)}")
         found: dict[str, Any] = json.loads(file.read_text())
         return found

@@ -19,7 +19,10 @@ from llcuda_net.bench.statistics.estimates import CONFIDENCE, Estimate, welch
 #: Least relative change that is reported, however sure.
 RELEVANT = 0.02
 #: Figures of which more is better; of all others (times) less is.
-_MORE_IS_BETTER = ("tokens_per_s", "requests_per_s", "goodput", "speedup", "efficiency")
+_MORE_IS_BETTER = (
+    *("tokens_per_s", "requests_per_s", "searches_per_s", "vectors_per_s"),
+    *("goodput", "speedup", "efficiency"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,34 @@
-"""`llcuda bench scaling`: how throughput grows with load processes or with servers."""
+"""`llcuda bench scaling`: how throughput grows with load processes, servers, or searching ranks."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llcuda_net.cli.bench import options
+from llcuda_net.cli.bench import options, searching
 from llcuda_net.cli.bench.tool import Tool, command, finish, need_extra
 from llcuda_net.cli.common import Exit, Parser, fail, run_command
 
 if TYPE_CHECKING:
+    from llcuda_net.batch.mpi import Communicator
+    from llcuda_net.bench.runs.once import Say
     from llcuda_net.bench.runs.ranks import Load
+    from llcuda_net.bench.runs.searches import Search
     from llcuda_net.bench.runs.settings import Settings
 
 _DESCRIPTION = """\
-How throughput grows with load processes or with servers, under mpirun.
+How throughput grows with load processes, with servers, or with ranks that search, under mpirun.
 
 Each rank is a process with connections of its own. All start together, by aligned clocks, and what
 they reach in the same window is added up; latencies are merged as histograms.
+
+--work search asks no server: each rank holds a part of the vectors, on a GPU of its own where there
+are GPUs, and all answer each search together (llcuda_kernels.ShardedStore).
 """
 _EPILOG = """\
 examples:
@@ -29,10 +36,13 @@ examples:
   {call} --sweep 1,2,4 --mode strong --inflight 16 --server 127.0.0.1:9000
   {call} --sweep 1,2,3,4 --over servers --start {start} --ranks 2
   mpirun -n 4 {call} --server 127.0.0.1:9000 --json four.json
+  {call} --work search --sweep 1,2 --mode strong --rows 10000000 --gather nccl
 
 Without --sweep it is one point: what as many ranks as mpirun starts (one without it) reach.
 weak: each rank keeps --inflight requests going, so the load grows with the ranks. strong: all ranks
-together keep --inflight going. Servers (--server A,B) are shared out over the ranks in turn.
+together keep --inflight going. Servers (--server A,B) are shared out over the ranks in turn. With
+--work search each rank brings --rows (weak: vectors/s are to grow), or all share them (strong:
+searches/s).
 Ranks need the extra `mpi`, too: pip install 'llcuda-net[bench,mpi]'.
 
 exit codes: 0 measured, 1 the run is INVALID or --compare found something worse, 2 usage,
@@ -48,6 +58,12 @@ def make_parser(tool: Tool) -> Parser:
         usage=f"{tool.prog} [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG.format(call=tool.call, start=start),
+    )
+    out.add_argument(
+        "--work",
+        choices=("requests", "search"),
+        default="requests",
+        help="what ranks do: ask servers, or search vectors together (requests)",
     )
     options.add_target(out, tool)
     group = out.add_argument_group("how it grows")
@@ -73,6 +89,7 @@ def make_parser(tool: Tool) -> Parser:
         help="of each point of a sweep (3)",
     )
     options.add_request(out)
+    searching.add(out)
     options.add_kernels(out)
     options.add_output(out, max_lag="100ms")  # as for throughput: it moves no rate
     out.add_argument("--point", metavar="FILE", help=argparse.SUPPRESS)  # of a sweep's child
@@ -83,41 +100,41 @@ def main(argv: Sequence[str] | None = None, tool: Tool | None = None) -> int:
     """Measure, show, write; returns the exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
     tool = tool or command("scaling")
-    args = make_parser(tool).parse_args(given)
-    return run_command(tool.prog, lambda: _run(args, given, tool))
+    parser = make_parser(tool)
+    args = parser.parse_args(given)
+    return run_command(tool.prog, lambda: _run(args, given, tool, parser))
 
 
-def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
+def _run(args: argparse.Namespace, argv: list[str], tool: Tool, parser: Parser) -> int:
     need_extra()
 
     from llcuda_net.bench.report import document, scaling
-    from llcuda_net.bench.runs.ranks import Load
     from llcuda_net.bench.workload.validity import shared
     from llcuda_net.util import logs
 
+    search = searching.search_of(args, parser)
     if args.start and not args.sweep:
         fail("--start goes with --sweep: ranks that start servers would measure each other's")
-    settings = options.settings_of(args, tool)
-    load = Load(args.inflight, args.mode, args.seconds, args.warmup)
+    work = _requests(args, tool) if search is None else _searches(args, search)
     old = document.read(args.compare) if args.compare else None
     logs.configure("error")
     if args.sweep:
-        found = document.begin(tool.name, argv, args.seed, _settings(args, settings))
-        points = _sweep(args, settings, load)
+        found = document.begin(tool.name, argv, args.seed, work.settings)
+        points = work.sweep()
     else:
-        point = _point(settings, load)
+        point = _point(work.point)
         if not isinstance(point, dict):
             return point
         if args.point is not None:
             Path(args.point).write_text(json.dumps(point), "utf-8")
             return Exit.OK
-        found = document.begin(tool.name, argv, args.seed, _settings(args, settings))
+        found = document.begin(tool.name, argv, args.seed, work.settings)
         points = [point]
 
     from llcuda_net.bench.runs import curve  # with its solver: not for every rank
 
-    curve.fill(found, points, args.over if args.sweep else "ranks")
-    addresses = [one["server"] for one in points[0]["each"]]
+    curve.fill(found, points, args.over if args.sweep else "ranks", work.rate)
+    addresses = [one.get("server", "") for one in points[0]["each"]]
     found["cautions"] += shared(addresses, document.cores())
 
     def page() -> str:
@@ -126,6 +143,47 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
         return page(found)
 
     return finish(found, scaling.lines(found), page, args, old)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What ranks do.
+
+    Attributes:
+        settings: for the document.
+        rate: the figure that is to grow.
+        point: one point, as every rank runs it.
+        sweep: starts the points, and gives their figures.
+    """
+
+    settings: dict[str, Any]
+    rate: str
+    point: Callable[[Communicator, Say], Awaitable[dict[str, Any] | None]]
+    sweep: Callable[[], list[dict[str, Any]]]
+
+
+def _requests(args: argparse.Namespace, tool: Tool) -> _Work:
+    from llcuda_net.bench.runs import ranks
+
+    settings = options.settings_of(args, tool)
+    load = ranks.Load(args.inflight, args.mode, args.seconds, args.warmup)
+    return _Work(
+        _settings(args, settings),
+        "tokens_per_s",
+        lambda communicator, say: ranks.point(communicator, settings, load, say),
+        lambda: _sweep(args, settings, load),
+    )
+
+
+def _searches(args: argparse.Namespace, search: Search) -> _Work:
+    from llcuda_net.bench.runs import searches
+
+    return _Work(
+        searching.settings(args, search),
+        searches.RATE[search.mode],
+        lambda communicator, say: searches.point(communicator, search, say),
+        lambda: searching.sweep(args, search),
+    )
 
 
 def _settings(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
@@ -140,10 +198,11 @@ def _settings(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _point(settings: Settings, load: Load) -> dict[str, Any] | int:
+def _point(
+    point: Callable[[Communicator, Say], Awaitable[dict[str, Any] | None]],
+) -> dict[str, Any] | int:
     """One point: every rank runs this. Its figures on rank 0, else the exit code."""
     from llcuda_net.batch.mpi import open_communicator
-    from llcuda_net.bench.runs import ranks
     from llcuda_net.cli.progress import Ticker
     from llcuda_net.cli.run_async import run_async
     from llcuda_net.errors import ConfigError, ConnectError, LlcudaError
@@ -155,7 +214,7 @@ def _point(settings: Settings, load: Load) -> dict[str, Any] | int:
     with open_communicator() as communicator:
         say = ticker.say if communicator.rank == 0 else _silent
         try:
-            found = run_async(ranks.point, communicator, settings, load, say)
+            found = run_async(point, communicator, say)
         except (ConfigError, ConnectError) as error:
             agreed = error
         finally:

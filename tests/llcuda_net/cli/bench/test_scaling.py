@@ -39,11 +39,27 @@ def test_a_sweep_of_ranks(tmp_path: Path, upstream: str, bench: Bench) -> None:
     assert page.read_text().count("<svg") == 2
 
 
+def test_one_rank_that_searches(bench: Bench) -> None:
+    code, found, said = bench(
+        "scaling", "--work", "search", "--rows", "30", "--dim", "8", "--k", "2",
+        "--seconds", "0.02", "--warmup", "0",
+    )  # fmt: skip
+    came_through(code, found, said)
+    assert found["rate"] == "vectors_per_s"
+    assert (found["settings"]["work"], found["settings"]["rows"]) == ("search", 30)
+    assert "search of 30 x 8 int8, 1 query, k 2, on the CPU, gathered by MPI" in said
+
+
 def test_what_is_wrong_is_one_line(bench: Bench) -> None:
     for arguments, said in (
         (["--start", "demo"], "--start goes with --sweep"),
         (["--sweep", "1,2", "--over", "servers", "--server", "a:1"], "needs as many"),
         (["--sweep", "2,1"], "must be rising numbers"),
+        (["--rows", "10"], "--rows goes with --work search"),
+        (["--work", "search", "--server", "a:1"], "--server does not go with --work search"),
+        (["--work", "search", "--max-lag", "2s"], "--max-lag does not go with --work search"),
+        (["--work", "search", "--over", "servers"], "--over servers does not go with"),
+        (["--work", "search", "--k", "5000"], "--k must be at most 1024, not 5000"),
     ):
         code, _, text = bench("scaling", *arguments)
         assert code == 2
