@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from .runtime.streams import StreamManager
     from .sampling import Sampled, sample
     from .search import cosine_topk, inverse_norms
-    from .sharded import MpiGather, NcclGather, ShardedStore
+    from .several.one_process import DeviceLostError, SpreadStore, gpu_count
+    from .several.sharded import MpiGather, NcclGather, ShardedStore
     from .synthetic_load import post, spin
     from .tokens import (
         Certainty,
@@ -78,10 +79,16 @@ _HOME = {
         "KernelError",
         "MemoryLimitError",
     ],
-    "sharded": [
+    "several.sharded": [
         "MpiGather",
         "NcclGather",
         "ShardedStore",
+        "SpreadStore",
+    ],
+    "several.one_process": [
+        "DeviceLostError",
+        "SpreadStore",
+        "gpu_count",
     ],
     "synthetic_load": [
         "post",
@@ -135,6 +142,7 @@ _WHERE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "BackendError",
     "Certainty",
+    "DeviceLostError",
     "Gpu",
     "Graph",
     "KernelError",
@@ -146,6 +154,7 @@ __all__ = [
     "PoolStatistics",
     "Sampled",
     "ShardedStore",
+    "SpreadStore",
     "StreamManager",
     "TokenStatistics",
     "VectorStore",
@@ -163,6 +172,7 @@ __all__ = [
     "gelu",
     "gemm",
     "gpu",
+    "gpu_count",
     "int4_times_vector",
     "inverse_norms",
     "l2_normalize",

@@ -22,6 +22,7 @@ import structlog
 import trio
 
 from llcuda_net.analysis.certainty import certainty_stats
+from llcuda_net.analysis.devices import Devices
 from llcuda_net.analysis.embedding_backend import EmbeddingBackend
 from llcuda_net.analysis.embeddings import MAX_TEXT, LongTexts
 from llcuda_net.analysis.shards import OtherShards, Shards
@@ -65,6 +66,7 @@ class Analyst:
         scheduler: knows when nobody uses a slot, and gives one to a search.
         prepare: makes the kernels ready elsewhere, before they are first used here.
         others: the servers that hold other vectors; None: this one holds all.
+        devices: where vectors are searched; None: on all GPUs.
 
     Attributes:
         shards: the vectors that are searched.
@@ -78,6 +80,7 @@ class Analyst:
         *,
         prepare: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
         others: OtherShards | None = None,
+        devices: Devices | None = None,
     ) -> None:
         self._prepare = prepare
         self._persistence = persistence
@@ -96,7 +99,7 @@ class Analyst:
         #: It has not failed beside the upstream.
         self._spare = True
         self._failures = (0, 0)  # of which result, and how many
-        self.shards = Shards(self._read, self._ready, others)
+        self.shards = Shards(self._read, self._ready, others, devices)
         self._moved = -math.inf  # when something was last analysed, or there was nothing
 
     def __repr__(self) -> str:

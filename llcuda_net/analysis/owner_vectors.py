@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from llcuda_kernels import VectorStore
+    from llcuda_kernels.several.one_process import SpreadStore
+    from llcuda_net.analysis.devices import Devices
 
     Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -37,14 +39,21 @@ def best_of(found: Nearest, k: int) -> Nearest:
 
 
 class OwnerVectors:
-    """One owner's vectors of one dimension; a thread may search while another adds."""
+    """One owner's vectors of one dimension; a thread may search while another adds.
 
-    def __init__(self, dim: int) -> None:
+    Whatever looks at the store raises DeviceLostError when a GPU fails; then it is of no use.
+
+    Args:
+        devices: where they are searched; None: on the CPU.
+    """
+
+    def __init__(self, dim: int, devices: Devices | None = None) -> None:
         self._dim = dim
+        self._devices = devices
         self._lock = threading.Lock()
         #: The result of each row of the store.
         self._seqs = array("q")
-        self._store: VectorStore | None = None
+        self._store: VectorStore | SpreadStore | None = None
         #: Numbers, codes and scales that are not in the store yet, which a search makes.
         self._waiting: list[tuple[Array, Array, Array]] = []
 
@@ -73,7 +82,7 @@ class OwnerVectors:
         """Those of both that are of results in these buckets, in a new one."""
         import numpy as np
 
-        out = OwnerVectors(self._dim)
+        out = OwnerVectors(self._dim, self._devices)
         for one in (self, other):
             if one is not None:
                 with one._lock:
@@ -102,7 +111,7 @@ class OwnerVectors:
                 if row < len(there) and there[row] == seq:
                     store.discard(row)
 
-    def _searchable(self) -> tuple[VectorStore, array[int]]:
+    def _searchable(self) -> tuple[VectorStore | SpreadStore, array[int]]:
         """The store with all rows in the order of their numbers, which `_seqs` are."""
         import numpy as np
 
@@ -122,7 +131,10 @@ class OwnerVectors:
                 # One that was damaged and embedded again comes twice: the later one counts.
                 numbers = seqs[order]
                 order = order[np.append(numbers[1:] != numbers[:-1], True)[: order.size]]
-                store = VectorStore(self._dim)
+                if self._devices is None:
+                    store: VectorStore | SpreadStore = VectorStore(self._dim, backend="cpu")
+                else:
+                    store = self._devices.store(self._dim)
                 if order.size:
                     store.append_codes(codes[order], scales[order])
                 self._store, self._seqs = store, array("q", seqs[order].tobytes())

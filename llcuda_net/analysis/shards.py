@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import structlog
 import trio
 
+from llcuda_net.analysis.devices import Devices
 from llcuda_net.analysis.owner_vectors import Nearest, OwnerVectors, best_of
 from llcuda_net.analysis.sharing import asked, keeping
 from llcuda_net.analysis.vector_index import Answer, VectorIndex, existing
@@ -82,6 +83,7 @@ class Shards:
         read: asks the store something.
         ready: returns when the kernels can be used without a wait.
         others: the other servers; None: this one holds all.
+        devices: where vectors are searched; None: on all GPUs.
     """
 
     def __init__(
@@ -89,7 +91,9 @@ class Shards:
         read: Callable[..., Awaitable[Any]],
         ready: Callable[[], Awaitable[None]],
         others: OtherShards | None,
+        devices: Devices | None = None,
     ) -> None:
+        self._devices = Devices() if devices is None else devices
         self._read = read
         self._ready = ready
         self._others = others
@@ -134,7 +138,9 @@ class Shards:
                 mine = ALL if self._others is None else self._part() or 0
                 held = self._held[space.id] = (
                     space,
-                    await self._read(lambda store: VectorIndex.load(store.analyses, space, mine)),
+                    await self._read(
+                        lambda store: VectorIndex.load(store.analyses, space, mine, self._devices)
+                    ),
                 )
                 followed = mine
             else:  # another server may have added some
@@ -189,13 +195,19 @@ class Shards:
                 if space is None:
                     continue
                 await self._ready()
-                self._held.setdefault(number, (space, VectorIndex(space.dim)))
+                self._held.setdefault(number, (space, VectorIndex(space.dim, self._devices)))
             space, index = self._held[number]
             buckets = keeping(index.buckets, mine, self._others.held(number).values())
             if buckets != index.buckets:
-                hold = partial(index.hold, space=space, buckets=buckets)
-                await self._read(lambda store, hold=hold: hold(store.analyses))
+                await self._hold(index, space, buckets)
                 log.info("vectors_held", buckets=buckets.bit_count(), results=index.count(None))
+
+    async def _hold(self, index: VectorIndex, space: Space, buckets: int) -> None:
+        def hold(store: Store) -> None:
+            there = store.analyses
+            index.safely(there, space, lambda: index.hold(there, space, buckets))
+
+        await self._read(hold)
 
     def _part(self) -> int | None:
         """The buckets that this server is to hold; None: that is not known now."""
@@ -226,12 +238,16 @@ class Shards:
         """
         index, followed = await self.index_of(space)
         if self._others is None:
-            hits = await self._read(lambda store: index.search(vector, k, store.analyses, owner))
+            hits: Hits = await self._read(
+                lambda store: index.safely(
+                    store.analyses, space, lambda: index.search(vector, k, store.analyses, owner)
+                )
+            )
             return hits, index.count(owner)
         question = Question(space.id, vector, k, owner)
         gone: set[int] = set()
         while True:
-            answers = await self._answers(question, index, followed, self._others, gone)
+            answers = await self._answers(question, space, index, followed, self._others, gone)
             missing = ALL
             for one in answers:
                 missing &= ~one.buckets
@@ -264,6 +280,7 @@ class Shards:
     async def _answers(
         self,
         question: Question,
+        space: Space,
         index: VectorIndex,
         own: int,
         others: OtherShards,
@@ -281,7 +298,7 @@ class Shards:
         async with trio.open_nursery() as nursery:
             for server, buckets in asked(own, parts, others.held(question.space)).items():
                 nursery.start_soon(ask, server, buckets)
-            found.append(await self._compute(index, question, own, gone))
+            found.append(await self._compute(space, index, question, own, gone))
         return found
 
     async def answer(self, question: Question, buckets: int, gone: Collection[int]) -> Answer:
@@ -297,13 +314,25 @@ class Shards:
         if held is None or not held[1].buckets & buckets or len(question.vector) != held[0].dim:
             return Answer([], 0, 0)
         buckets &= await self._follow(held)
-        return await self._compute(held[1], question, buckets, gone)
+        return await self._compute(*held, question, buckets, gone)
 
     async def _compute(
-        self, index: VectorIndex, question: Question, buckets: int, gone: Collection[int]
+        self,
+        space: Space,
+        index: VectorIndex,
+        question: Question,
+        buckets: int,
+        gone: Collection[int],
     ) -> Answer:
+        from llcuda_kernels.several.one_process import DeviceLostError
+
         compute = partial(index.answer, question.vector, question.k, question.owner, buckets, gone)
-        return await trio.to_thread.run_sync(compute, limiter=self._limiter)
+        while True:
+            try:
+                return await trio.to_thread.run_sync(compute, limiter=self._limiter)
+            except DeviceLostError as lost:
+                recover = partial(index.recover, space=space, lost=lost)
+                await self._read(lambda store, recover=recover: recover(store.analyses))
 
     async def _scan(
         self, question: Question, dim: int, buckets: int, gone: Collection[int]

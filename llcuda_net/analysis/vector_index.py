@@ -10,16 +10,21 @@ does without its 100 MB.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from llcuda_net.analysis.devices import Devices
 from llcuda_net.analysis.owner_vectors import Nearest, OwnerVectors, Row, best_of
 from llcuda_net.storage.results.buckets import ALL
 from llcuda_net.storage.results.interface import Analyses, Space, Summary
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from llcuda_kernels.several.one_process import DeviceLostError
+
+T = TypeVar("T")
 
 #: Identifies the way in which a result becomes a vector; another way needs another number.
 RECIPE = 1
@@ -87,12 +92,17 @@ class VectorIndex:
     Each owner's are apart, so that those of others cost a search nothing and cannot be found by
     it. A search over all searches each owner's and takes the best of them.
 
+    Where a GPU fails, what it held is read from the store again, before anything is answered: what
+    looks at the vectors is called by `safely`, or `recover` is called at DeviceLostError.
+
     A server of a cluster holds those of some buckets only. Which, and with them the vectors that
     are searched, is replaced at once: who has looked at both has looked at the same.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, devices: Devices | None = None) -> None:
         self._dim = dim
+        self._devices = Devices() if devices is None else devices
+        self._losses = self._devices.losses  # that were known when it was read
         self._now = _Content(0, {})
         self._adding = threading.Lock()
         self._last = 0  # the id of the newest embedding that was read
@@ -104,9 +114,15 @@ class VectorIndex:
         return f"<VectorIndex: {self.count(None)} of {owners} owners, dim {self._dim}>"
 
     @classmethod
-    def load(cls, analyses: Analyses, space: Space, buckets: int = ALL) -> VectorIndex:
+    def load(
+        cls,
+        analyses: Analyses,
+        space: Space,
+        buckets: int = ALL,
+        devices: Devices | None = None,
+    ) -> VectorIndex:
         """What is stored of a space, of results in some buckets. Raises StorageError."""
-        out = cls(space.dim)
+        out = cls(space.dim, devices)
         out.hold(analyses, space, buckets)
         return out
 
@@ -136,7 +152,7 @@ class VectorIndex:
         with self._changing:
             before = self.buckets
             missing = buckets & ~before
-            new = VectorIndex(self._dim)
+            new = VectorIndex(self._dim, self._devices)
             upto = self._last if before else None
             last = new._read(analyses, space, missing, 0, upto) if missing else 0
             with self._reading:
@@ -146,6 +162,31 @@ class VectorIndex:
                     new._read(analyses, space, missing, upto or 0, self._last)
                 with self._adding:
                     self._now = self._now.merged(new._now.owned, before & buckets, buckets)
+
+    def safely(self, analyses: Analyses, space: Space, do: Callable[[], T]) -> T:
+        """What `do` gives; where a GPU fails, it is done again without. Raises StorageError."""
+        from llcuda_kernels.several.one_process import DeviceLostError
+
+        while True:
+            try:
+                return do()
+            except DeviceLostError as lost:
+                self.recover(analyses, space, lost)
+
+    def recover(self, analyses: Analyses, space: Space, lost: DeviceLostError) -> None:
+        """A GPU has failed: read all again, into what is left. Raises StorageError."""
+        self._devices.lose(lost)
+        with self._changing, self._reading:
+            losses = self._devices.losses
+            if self._losses == losses:  # another search has done it meanwhile
+                return
+            new = VectorIndex(self._dim, self._devices)
+            buckets = self.buckets
+            last = new._read(analyses, space, buckets, 0) if buckets else 0
+            with self._adding:
+                self._last = max(self._last, last)
+                self._now = _Content(buckets, new._now.owned)
+                self._losses = losses
 
     def _read(
         self, analyses: Analyses, space: Space, buckets: int, after: int, upto: int | None = None
@@ -173,7 +214,7 @@ class VectorIndex:
                 owned = self._now.owned.get(owner)
                 if owned is None:
                     # A new dictionary: a search may be going through the old one.
-                    owned = OwnerVectors(self._dim)
+                    owned = OwnerVectors(self._dim, self._devices)
                     self._now = replace(self._now, owned={**self._now.owned, owner: owned})
                 owned.add(found)
 

@@ -24,6 +24,7 @@ from llcuda_net.config.upstreams import parse as parse_specs
 from llcuda_net.config.values import (
     convert,
     is_database,
+    parse_gpus,
     parse_name,
     parse_place,
     parse_store,
@@ -208,6 +209,10 @@ class Settings:
         "while nothing runs, compute for each result how sure the model was, and an embedding",
         kind=bool,
     )
+    analysis_gpus: str = _option(
+        "all",
+        "GPUs that search results by meaning: all, none (the CPU searches), or numbers such as 0,1",
+    )
     name: str | None = _option(
         None, "with PostgreSQL: what to call this server among the others (default: the host's)"
     )
@@ -373,8 +378,10 @@ _PARSERS: dict[str, Callable[[Any, str], Any]] = {
     "store": parse_store,
     "advertise": parse_place,
     "name": parse_name,
+    "analysis_gpus": parse_gpus,
 }
 _METAVARS = {
+    "analysis_gpus": "GPUS",
     "default_model": "NAME",
     "data_dir": "DIR",
     "models": "DIR",

@@ -98,6 +98,22 @@ def parse_place(value: Any, where: str) -> str:
     return str(value)
 
 
+def parse_gpus(value: Any, where: str) -> str:
+    """Which GPUs: "all", "none", or numbers with commas between them, rising.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if value in ("all", "none"):
+        return str(value)
+    parts = value.split(",") if isinstance(value, str) else [""]
+    if not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        raise ConfigError(
+            f"{where} must be all, none or numbers of GPUs such as 0,1, not {value!r}"
+        )
+    return ",".join(map(str, sorted({int(part[:6]) for part in parts})))
+
+
 def is_database(store: object) -> bool:
     """Whether a place for results is a database of several servers."""
     return isinstance(store, str) and store.startswith(("postgresql://", "postgres://"))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from llcuda_net.analysis.devices import Devices
 from llcuda_net.analysis.warmup import compile_kernels
 from llcuda_net.config.files import open_to_others
 from llcuda_net.config.settings import Settings
@@ -80,6 +81,8 @@ def run(settings: Settings, reload: Callable[[], Settings], part: Part | None = 
     users = _users(settings)
     tls = tls_context(settings)
     tracing = _tracing(settings)
+    if settings.analysis:
+        Devices(settings.analysis_gpus).check()
     if settings.http and settings.page:
         assets.load()  # before the event loop runs
     raise_descriptor_limit()

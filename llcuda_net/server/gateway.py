@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from llcuda_net.analysis.analyzer import Analyst
+from llcuda_net.analysis.devices import Devices
 from llcuda_net.analysis.embedding_backend import EmbeddingBackend
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
@@ -237,6 +238,7 @@ class Gateway:
                 scheduler,
                 prepare=prepare_kernels,
                 others=vectors,
+                devices=Devices(self.settings.analysis_gpus),
             )
             if vectors is not None:
                 vectors.shards = self.analyst.shards

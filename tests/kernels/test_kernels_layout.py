@@ -21,7 +21,7 @@ KERNELS_ORDER = [
     {"elementwise", "embeddings", "norms", "products", "synthetic_load", "tokens", "weights"},
     {"search", "sampling"},
     {"vectors"},
-    {"sharded"},
+    {"several"},
     {"selfcheck"},
     {""},
 ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llcuda_net.bench.runs.searches import Search
 
 #: What is searched where nothing else is said.
-_DEFAULTS = {"rows": 10_000_000, "dim": 768, "queries": 1, "k": 10, "gather": "mpi"}
+_DEFAULTS: dict[str, Any] = {"rows": 10_000_000, "dim": 768, "queries": 1, "k": 10, "gather": "mpi"}
 #: What goes with both kinds of work.
 _BOTH = (
     *("work", "sweep", "over", "mode", "seconds", "warmup", "repeats", "seed"),

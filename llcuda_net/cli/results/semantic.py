@@ -137,7 +137,11 @@ def _in_the_store(store: Store, folder: Path, text: str, k: int) -> tuple[list[H
                 Exit.REFUSED,
             )
     near = VectorIndex.load(store.analyses, space)
-    found = near.search(vector, k, store.analyses, None) if len(vector) == space.dim else []
+    found = []
+    if len(vector) == space.dim:
+        found = near.safely(
+            store.analyses, space, lambda: near.search(vector, k, store.analyses, None)
+        )
     hits = [
         Hit(
             id=summary.id,

@@ -290,6 +290,16 @@ def test_the_largest_body_may_have_a_unit() -> None:
     assert _load().max_body == 24 << 20
 
 
+def test_gpus_are_named_by_numbers() -> None:
+    assert _load().analysis_gpus == "all"
+    assert _load("--analysis-gpus", "none").analysis_gpus == "none"
+    assert _load("--analysis-gpus", "1, 0,1").analysis_gpus == "0,1"
+    assert _load(environment={"LLCUDA_ANALYSIS_GPUS": "2"}).analysis_gpus == "2"
+    for bad in ("", "0,", "-1", "first", "0;1"):
+        with pytest.raises(ConfigError, match="--analysis-gpus must be all, none or numbers"):
+            _load("--analysis-gpus", bad)
+
+
 def test_a_server_of_several_has_a_name_and_an_address() -> None:
     database = ["--store", "postgresql:///x"]
     found = _load(*database, "--name", "left rack", "--advertise", "[fd00::5]:9000")

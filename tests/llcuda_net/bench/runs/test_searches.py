@@ -9,7 +9,7 @@ import pytest
 
 from llcuda_kernels import VectorStore
 from llcuda_net.batch.mpi import Communicator
-from llcuda_net.bench.report import scaling, scaling_page
+from llcuda_net.bench.report import document, scaling, scaling_page
 from llcuda_net.bench.runs import curve, searches
 from llcuda_net.bench.runs.searches import Search
 from llcuda_net.errors import ConfigError
@@ -68,11 +68,8 @@ def made(ranks: int, seconds: float) -> dict[str, Any]:
 
 
 def test_a_curve_of_searches_has_speedups_laws_and_a_table() -> None:
-    whole: dict[str, Any] = {
-        "problems": [], "cautions": [], "tool": "t", "command": ["t"], "when": "now", "seed": 1,
-        "machine": {}, "versions": {},
-        "settings": {"mode": "strong", "dim": 8, "queries": 1, "k": 3, "gather": "nccl"},
-    }  # fmt: skip
+    asked = {"mode": "strong", "dim": 8, "queries": 1, "k": 3, "gather": "nccl"}
+    whole = document.begin("t", [], 1, asked)
     points = [made(n, 1e-3 * (0.1 + 0.9 / n)) for n in (1, 2, 3, 4) for _ in range(3)]
     curve.fill(whole, points, "ranks", searches.RATE["strong"])
     assert whole["rate"] == "searches_per_s"

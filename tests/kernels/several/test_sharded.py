@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llcuda_kernels import ShardedStore, VectorStore, normalize_quantize
-from llcuda_kernels.sharded import merged
+from llcuda_kernels.several.sharded import merged
 from tests.support.kernels.cases import normal
 
 

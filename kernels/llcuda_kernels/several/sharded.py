@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .arrays import Array, host
-from .errors import BackendError
-from .runtime.backend import Backend
-from .vectors import VectorStore
+from llcuda_kernels.arrays import Array, host
+from llcuda_kernels.errors import BackendError
+from llcuda_kernels.runtime.backend import Backend
+from llcuda_kernels.vectors import VectorStore
 
 Host = np.ndarray[Any, Any]
 
