@@ -137,7 +137,7 @@ def _search(kind: Any, best: int) -> Operation:
 
 
 def _store(a: Inputs, backend: Any) -> Any:
-    store = k.VectorStore(int(a["vectors"].shape[1]), backend=backend)
+    store = k.VectorStore(k.to_host(a["vectors"]).shape[1], backend=backend)
     store.append(a["vectors"])
     return store.search(a["queries"], 7)
 
