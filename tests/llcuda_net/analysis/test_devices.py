@@ -10,7 +10,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llcuda_kernels import VectorStore
+from llcuda_kernels import DeviceLostError, VectorStore
 from llcuda_net.analysis.devices import Devices
 from llcuda_net.analysis.shards import Shards
 from llcuda_net.errors import ConfigError
@@ -136,3 +136,18 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ConfigError, match="no GPU 0: "):
         Devices("0").check()
     Devices("none").check()
+
+
+async def test_two_searches_that_lose_the_same_gpu_are_one_loss() -> None:
+    stored = Stored([embedding(place, (1, 0, 0, 0), "ann") for place in range(20)])
+    shards = alone(stored, Gpus({}).devices("0,1"))
+    await found(shards, None)
+    _, index = shards._held[SPACE.id]
+    lost = DeviceLostError(1, RuntimeError("CUDA_ERROR_LAUNCH_FAILED"))
+    read = stored.read
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            index.recover(stored, SPACE, lost)  # type: ignore[arg-type]
+    assert [line["event"] for line in logs] == ["analysis_gpu_lost"]
+    assert stored.read == read + 20
+    assert (await found(shards, None))[0] == nearest(stored, None, 50)
