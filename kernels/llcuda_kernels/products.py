@@ -46,18 +46,19 @@ def matmul(
     a: Array,
     b: Array,
     *,
-    kernel: Literal["fast", "tiled"] = "fast",
+    kernel: Literal["auto", "fast", "tiled"] = "auto",
     out: Array | None = None,
     backend: Backend = "auto",
 ) -> Array:
     """``C[i, j] = Σ_k A[i, k] B[k, j]``; (m, k) and (k, n) to (m, n), all float32.
 
-    On CUDA "tiled" is the kernel to read, "fast" the one to use; neither uses TF32. On the CPU both
-    are NumPy's BLAS.
+    On CUDA `kernel` chooses "tiled" (the one to read), "fast" (ours: few rows of A by kernels that
+    read B once) or "auto": "fast", and for more than 16 rows cuBLAS where CuPy finds it. None uses
+    TF32. On the CPU all are NumPy's BLAS.
     """
     _check(a, b, 0, "(m, k) and (k, n)")
-    if kernel not in ("fast", "tiled"):
-        raise ValueError(f"kernel must be 'fast' or 'tiled', not {kernel!r}")
+    if kernel not in ("auto", "fast", "tiled"):
+        raise ValueError(f"kernel must be 'auto', 'fast' or 'tiled', not {kernel!r}")
     if use_cuda(backend, "matmul", (a, b), _work(a, b, 0)):
         from .cuda import products as cuda
 
@@ -70,8 +71,8 @@ def matmul_int8(a: Array, b: Array, *, kernel: str = "auto", backend: Backend = 
     """``C[i, j] = Σ_k A[i, k] B[j, k]``, exact: int8 (m, k) and (n, k) to int32 (m, n).
 
     B lies as the weights of a layer do, a row for each output; k is 131,071 at most. On CUDA
-    `kernel` chooses "dp4a" (four products an instruction), "mma" (tensor cores, compute capability
-    8.0 on) or "auto".
+    `kernel` chooses "dp4a" (four products an instruction), "mma" (ours on tensor cores, compute
+    capability 8.0 on) or "auto": the best that there is, cuBLAS for more than 32 rows.
     """
     _check(a, b, 1, "(m, k) and (n, k)")
     if a.shape[1] > MAX_INT8_SUM:
@@ -92,33 +93,29 @@ def matmul_int8(a: Array, b: Array, *, kernel: str = "auto", backend: Backend = 
 
 
 @boundary("a", "b")
-def matmul_bf16(a: Array, b: Array, *, backend: Backend = "auto") -> Array:
+def matmul_bf16(
+    a: Array, b: Array, *, kernel: Literal["auto", "mma"] = "auto", backend: Backend = "auto"
+) -> Array:
     """``C[i, j] = Σ_k A[i, k] B[j, k]`` of bfloat16, summed in float32: (m, k), (n, k) to (m, n).
 
     NumPy has no bfloat16: a and b hold its bits as uint16 (`to_bf16`). On CUDA it runs on tensor
-    cores from compute capability 8.0, and as plain float32 below.
+    cores from compute capability 8.0 (`kernel` "mma": by our kernels; "auto": by cuBLAS for more
+    than 32 rows, where CuPy finds it), and as plain float32 below.
     """
     _check(a, b, 1, "(m, k) and (n, k)")
+    if kernel not in ("auto", "mma"):
+        raise ValueError(f"kernel must be 'auto' or 'mma', not {kernel!r}")
     if use_cuda(backend, "matmul_bf16", (a, b), _work(a, b, 1)):
         from .cuda import products as cuda
 
-        return cuda.matmul_bf16(a, b)
+        return cuda.matmul_bf16(a, b, kernel)
     left, right = host(a, np.uint16, "a"), host(b, np.uint16, "b")
     return _blas(reference.from_bf16(left), reference.from_bf16(right).T, None)
 
 
-@boundary("a", "b", "out")
 def gemm(a: Array, b: Array, *, out: Array | None = None, backend: Backend = "auto") -> Array:
-    """`matmul` for production: cuBLAS (through CuPy) where it is installed, else `matmul`.
-
-    cuBLAS computes in float32 as CuPy is set up to, without TF32 unless CUPY_TF32 says so.
-    """
-    _check(a, b, 0, "(m, k) and (k, n)")
-    if use_cuda(backend, "matmul", (a, b), _work(a, b, 0)):
-        from .cuda import products as cuda
-
-        return cuda.gemm(a, b, out)
-    return _blas(host(a, np.float32, "a"), host(b, np.float32, "b"), out)
+    """`matmul` by what is fastest: cuBLAS for large products where it is installed."""
+    return matmul(a, b, kernel="auto", out=out, backend=backend)
 
 
 def _check(a: Array, b: Array, axis: int, wanted: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import llcuda_kernels as k
-from llcuda_kernels.cuda import norms, quantize, tensor_matmul
+from llcuda_kernels.cuda import norms, quantize
 from llcuda_kernels.cuda.runtime import driver
 from llcuda_kernels.cuda.runtime.array import empty, to_device
 from tools.kernels_bench import peers
@@ -183,20 +183,20 @@ def products(scale: float) -> Iterator[Case]:
     )  # fmt: skip
     half = to_device(k.to_bf16(np.random.default_rng(3).standard_normal((n, n), np.float32)))
     yield Case(
-        "matmul bf16, mma", lambda: k.matmul_bf16(half, half), f"{n}³", "cuBLAS bf16",
+        "matmul bf16, mma", lambda: k.matmul_bf16(half, half, kernel="mma"), f"{n}³", "cuBLAS bf16",
         operations=flops, aim=40,
     )  # fmt: skip
     codes = random_words(n * n // 4, 4).view(np.int8, (n, n))
     made = peers.with_torch(lambda t: partial(_int_mm, t, peers.as_torch(codes)))
     yield Case(
-        "matmul int8, mma", lambda: k.matmul_int8(codes, codes), f"{n}³", "cuBLAS bf16",
+        "matmul int8, mma", lambda: k.matmul_int8(codes, codes, kernel="mma"), f"{n}³",
+        "cuBLAS bf16",
         operations=flops, peers=made,
     )  # fmt: skip
     yield Case(
         "matmul int8, dp4a", lambda: k.matmul_int8(codes, codes, kernel="dp4a"), f"{n}³",
         "cuBLAS bf16", operations=flops,
     )  # fmt: skip
-    assert tensor_matmul.SIDE == 128
 
 
 def int4(scale: float) -> Iterator[Case]:

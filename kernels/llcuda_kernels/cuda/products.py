@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from llcuda_kernels.errors import BackendError
 
 from . import matmul as plain
 from . import tensor_matmul
+from .gemm import few_rows, library, tensor_few_rows
 from .primitives.padding import padded
 from .runtime import shim
 from .runtime.array import Call, DeviceArray, aligned, empty, fill, filled
@@ -46,17 +46,19 @@ def _transpose(source: Any, out: Any, rows: Any, columns: Any) -> None:
         out[(i % columns) * rows + i // columns] = source[i]
 
 
-def _whole_tiles(array: DeviceArray) -> DeviceArray:
-    """Rows of bytes padded to whole tiles of 128 rows and 64 bytes; itself where they are."""
+def _whole(array: DeviceArray, high: int, bytes_: int) -> DeviceArray:
+    """As words, padded to whole tiles of `high` rows and so many bytes; itself where it is so."""
     rows, width = array.shape
     size = array.dtype.itemsize
-    tall = divide_up(rows, tensor_matmul.SIDE) * tensor_matmul.SIDE
-    wide = divide_up(width * size, 64) * 64
+    tall = divide_up(rows, high) * high
+    wide = divide_up(width * size, bytes_) * bytes_
     if (tall, wide) == (rows, width * size) and aligned(array):
         return array.view(np.int32, (tall, wide // 4))
     if width * size % 2:
         array = padded(array)
         width = array.shape[1]
+        if (tall, wide) == (rows, width):
+            return _words(array)
     out = empty((tall, wide // 2), np.uint16)
     source = array.view(np.uint16, (rows, width * size // 2))
     _pad.launch(
@@ -83,8 +85,12 @@ def matmul(a: Array, b: Array, which: str, out: Array | None = None) -> Array:
     if to.size and not inner:
         return call.give(fill(to, 0.0), out)
     if to.size:
-        fit = inner % 4 == 0 and n % 4 == 0 and aligned(x, y, to)
-        plain.float32(which, x, y, to, fit)
+        if which == "auto" and m > few_rows.FASTER and library.takes(x, to):
+            library.multiply(x, y, to, transposed=False)
+        elif which != "tiled" and m <= few_rows.MOST:
+            few_rows.launch(x, y, to)
+        else:
+            plain.float32(which, x, y, to, inner % 4 == 0 and n % 4 == 0 and aligned(x, y, to))
     return call.give(to, out)
 
 
@@ -100,10 +106,7 @@ def matmul_int8(a: Array, b: Array, which: str = "auto") -> Array:
         raise BackendError(f"matmul_int8: mma needs compute capability 8.0, and this is {cc}")
     out = empty((m, n), np.int32)
     if which != "dp4a" and cc >= (8, 0):
-        p, q = _whole_tiles(x), _whole_tiles(y)
-        tensor_matmul.launch(
-            tensor_matmul.INT8, p.address, q.address, out.address, m, n, p.shape[1]
-        )
+        _on_tensor_cores(x, y, out, which == "auto")
     else:
         p, q = _words(padded(x)), _words(padded(y))
         plain.int8(plain.INT8 if cc >= (6, 1) else plain.INT8_PLAIN, p, q, out)
@@ -114,19 +117,34 @@ def _words(array: DeviceArray) -> DeviceArray:
     return array.view(np.int32, (array.shape[0], array.shape[1] // 4))
 
 
-def matmul_bf16(a: Array, b: Array) -> Array:
+def _on_tensor_cores(x: DeviceArray, y: DeviceArray, out: DeviceArray, auto: bool) -> None:
+    """C = A Bᵀ of int8 or bfloat16; `auto`: by the library where that is faster."""
+    int8, (m, n) = x.dtype == np.int8, out.shape
+    if auto and m > tensor_few_rows.FASTER and library.takes(x, out):
+        library.multiply(x, y, out, transposed=True)
+    elif m <= tensor_few_rows.MOST:
+        p, q = _whole(x, 1, 16), _whole(y, 1, 16)
+        made = tensor_few_rows.INT8 if int8 else tensor_few_rows.BF16
+        tensor_few_rows.launch(made, p, q, out)
+    else:
+        p, q = _whole(x, tensor_matmul.SIDE, 64), _whole(y, tensor_matmul.SIDE, 64)
+        one = tensor_matmul.INT8 if int8 else tensor_matmul.BF16
+        tensor_matmul.launch(one, p.address, q.address, out.address, m, n, p.shape[1])
+
+
+def matmul_bf16(a: Array, b: Array, which: str = "auto") -> Array:
     """See `llcuda_kernels.matmul_bf16`."""
     call = Call(a, b)
     x, y = call.take(a, np.uint16, "a", 2), call.take(b, np.uint16, "b", 2)
     (m, inner), n = x.shape, y.shape[0]
     if not m or not n or not inner:
         return call.give(filled((m, n), np.float32, 0))
-    if _capability() >= (8, 0):
+    cc = _capability()
+    if which == "mma" and cc < (8, 0):
+        raise BackendError(f"matmul_bf16: mma needs compute capability 8.0, and this is {cc}")
+    if cc >= (8, 0):
         out = empty((m, n), np.float32)
-        p, q = _whole_tiles(x), _whole_tiles(y)
-        tensor_matmul.launch(
-            tensor_matmul.BF16, p.address, q.address, out.address, m, n, p.shape[1]
-        )
+        _on_tensor_cores(x, y, out, which == "auto")
         return call.give(out)
     wide = _widened(y)
     turned = empty((inner, n), np.float32)
@@ -140,20 +158,3 @@ def _widened(array: DeviceArray) -> DeviceArray:
     out = empty(array.shape, np.float32)
     _widen.launch(divide_up(array.size, THREADS), THREADS, array.address, out.address, array.size)
     return out
-
-
-def gemm(a: Array, b: Array, out: Array | None = None) -> Array:
-    """See `llcuda_kernels.gemm`."""
-    if shim.SIMULATED or importlib.util.find_spec("cupy") is None:
-        return matmul(a, b, "fast", out)
-    import cupy
-
-    from .runtime import driver
-
-    call = Call(a, b)
-    x, y = call.take(a, np.float32, "a", 2), call.take(b, np.float32, "b", 2)
-    to = call.make(out, (x.shape[0], y.shape[1]), np.float32)
-    if to.size:
-        with cupy.cuda.ExternalStream(int(driver.stream().handle)):
-            cupy.matmul(cupy.asarray(x), cupy.asarray(y), out=cupy.asarray(to))
-    return call.give(to, out)

@@ -15,7 +15,11 @@ CHECKS: dict[str, Check] = {}
 _check = into(CHECKS)
 
 
-_SHAPES = [(1, 1, 1), (17, 33, 5), (128, 128, 64), (300, 200, 100), (257, 129, 1000)]
+_SHAPES = [
+    *((1, 1, 1), (17, 33, 5), (128, 128, 64), (300, 200, 100), (257, 129, 1000)),
+    # few rows: k in parts; whole vectors and not
+    *((1, 132, 4096), (4, 250, 1001), (33, 1000, 2048), (64, 4097, 2064)),
+]
 
 
 def _product_miss(got: Any, a: Any, b: Any, share: float = 2e-6) -> float:
@@ -38,7 +42,7 @@ def _matmul(name: str, run_: Any) -> None:
 _matmul(
     "matmul tiled", lambda a, b, backend: products.matmul(a, b, kernel="tiled", backend=backend)
 )
-_matmul("matmul fast", products.matmul)
+_matmul("matmul fast", lambda a, b, backend: products.matmul(a, b, kernel="fast", backend=backend))
 _matmul("gemm", products.gemm)
 
 
@@ -54,6 +58,7 @@ def _int8(kernel: str) -> None:
         return 0.0
 
 
+_int8("auto")
 _int8("dp4a")
 _int8("mma")
 
@@ -74,17 +79,22 @@ def _older(backend: Any, rng: np.random.Generator) -> float:
     return max(miss, _product_miss(wide, products.from_bf16(p), products.from_bf16(q).T))
 
 
-@_check("matmul_bf16")
-def _bf16(backend: Any, rng: np.random.Generator) -> float:
-    worst = 0.0
-    for m, n, inner in _SHAPES:
-        a = products.to_bf16(normal(rng, m, inner))
-        b = products.to_bf16(normal(rng, n, inner))
-        got = products.matmul_bf16(a, b, backend=backend)
-        wide = products.from_bf16(a), products.from_bf16(b).T
-        # tensor cores cut sums off where others round
-        worst = max(worst, _product_miss(got, *wide, share=1e-5))
-    return worst
+def _bf16(name: str, kernel: Any) -> None:
+    @_check(name)
+    def check(backend: Any, rng: np.random.Generator) -> float:
+        worst = 0.0
+        for m, n, inner in _SHAPES:
+            a = products.to_bf16(normal(rng, m, inner))
+            b = products.to_bf16(normal(rng, n, inner))
+            got = products.matmul_bf16(a, b, kernel=kernel, backend=backend)
+            wide = products.from_bf16(a), products.from_bf16(b).T
+            # tensor cores cut sums off where others round
+            worst = max(worst, _product_miss(got, *wide, share=1e-5))
+        return worst
+
+
+_bf16("matmul_bf16", "auto")
+_bf16("matmul_bf16 mma", "mma")
 
 
 @_check("int4")

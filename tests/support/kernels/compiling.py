@@ -16,6 +16,8 @@ from typing import Any
 
 MODULES = (
     "elementwise",
+    "gemm.few_rows",
+    "gemm.tensor_few_rows",
     "matmul",
     "norms",
     "primitives.nearest.scan",

@@ -94,26 +94,27 @@ def codes(scale: float) -> Iterator[Work]:
 
 
 def squares(scale: float) -> Iterator[Work]:
-    """8192³."""
+    """8192³: by our kernels, and by what is called where nothing is said."""
     n = max(256, int(8192 * scale) // 256 * 256)
     a, b = normals(n * n, 8).reshape(n, n), normals(n * n, 9).reshape(n, n)
-    ta, tb = as_torch(a), as_torch(b)
-    yield Work(
-        "float32 matmul", f"{n:,}³", call(k.matmul, a, b),
-        {"torch": call(torch.mm, ta, tb)}, check=near,
-    )  # fmt: skip
     half, other = _bf16((n, n), 1), _bf16((n, n), 2)
-    thalf, tother = _as_bf16(half), _as_bf16(other)
-    yield Work(
-        "bf16 matmul", f"{n:,}³", call(k.matmul_bf16, half, other),
-        {"torch": call(torch.mm, thalf, tother.T)}, check=near,
-    )  # fmt: skip
     whole = random_words(n * n // 4, 4).view(np.int8, (n, n))
-    twhole = as_torch(whole)
-    yield Work(
-        "int8 matmul", f"{n:,}³", call(k.matmul_int8, whole, whole),
-        {"torch _int_mm": call(torch._int_mm, twhole, twhole.T)}, check=near,
-    )  # fmt: skip
+    ta, tb, twhole = as_torch(a), as_torch(b), as_torch(whole)
+    thalf, tother = _as_bf16(half), _as_bf16(other)
+    for name, product, ours, given, others in (
+        ("float32", k.matmul, "fast", (a, b), {"torch": call(torch.mm, ta, tb)}),
+        ("bf16", k.matmul_bf16, "mma", (half, other), {"torch": call(torch.mm, thalf, tother.T)}),
+        ("int8", k.matmul_int8, "mma", (whole, whole),
+         {"torch _int_mm": call(torch._int_mm, twhole, twhole.T)}),
+    ):  # fmt: skip
+        for kernel in (ours, "auto"):
+            yield Work(
+                f"{name} matmul, {kernel}",
+                f"{n:,}³",
+                call(product, *given, kernel=kernel),
+                others,
+                check=near,
+            )
 
 
 def _int_mm(x: Any, weights: list[Any], count: int, i: int) -> Any:

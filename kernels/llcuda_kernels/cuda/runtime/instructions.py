@@ -245,6 +245,20 @@ def copy_async16(typingctx: Any, to: Any, memory: Any, at: Any) -> Any:
 
 
 @intrinsic
+def copy_async16_if(typingctx: Any, to: Any, memory: Any, at: Any, size: Any) -> Any:
+    """Start copying `size` of 16 bytes, and zeros for the others; with 0 the source is not read."""
+    sig, code = _asm("cp.async.cg.shared.global [$0], [$1], 16, $2;", "", "rlr", True)
+
+    def codegen(context: Any, builder: Any, outer: Any, args: Any) -> Any:
+        address = builder.gep(_data(context, builder, memory, args[1]), [args[2]])
+        return code(
+            context, builder, sig, [args[0], builder.ptrtoint(address, _LLVM["l"]), args[3]]
+        )
+
+    return signature(types.void, types.int32, memory, types.int64, types.int32), codegen
+
+
+@intrinsic
 def copy_commit(typingctx: Any) -> Any:
     """All copies started since the last commit are one group."""
     return _asm("cp.async.commit_group;", "", "", True)

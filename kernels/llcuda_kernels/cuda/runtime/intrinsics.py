@@ -13,6 +13,7 @@ from . import shim
 #: Tensor cores and what feeds them work on a whole warp's registers: nothing to imitate in Python.
 WITHOUT_TWIN = (
     "copy_async16",
+    "copy_async16_if",
     "copy_commit",
     "copy_wait",
     "load_matrix4",
@@ -43,6 +44,7 @@ lane, shuffle_xor, shuffle, ballot = _from.lane, _from.shuffle_xor, _from.shuffl
 bits_set = _from.bits_set
 
 copy_async16: Any = getattr(_from, "copy_async16", None)
+copy_async16_if: Any = getattr(_from, "copy_async16_if", None)
 copy_commit: Any = getattr(_from, "copy_commit", None)
 copy_wait: Any = getattr(_from, "copy_wait", None)
 load_matrix4: Any = getattr(_from, "load_matrix4", None)

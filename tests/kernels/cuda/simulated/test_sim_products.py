@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from llcuda_kernels import from_bf16, reference, to_bf16
-from llcuda_kernels.cuda import matmul, products, synthetic_load
-from llcuda_kernels.cuda.runtime.array import to_device
+from llcuda_kernels.cuda import matmul, products, synthetic_load, tensor_matmul
+from llcuda_kernels.cuda.gemm import few_rows, library, tensor_few_rows
+from llcuda_kernels.cuda.runtime.array import empty, to_device
 from llcuda_kernels.cuda.weights import blocks
 from llcuda_kernels.cuda.weights import int4 as weights
 from llcuda_kernels.weights.blocks import BLOCKS
@@ -30,9 +33,36 @@ def test_float32(kernel: str, shape: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("rows", [5, pytest.param(130, marks=pytest.mark.slow)])
 def test_float32_in_whole_tiles_and_beyond(rows: int) -> None:
     a, b = normal((rows, 20), 1), normal((20, 132), 2)
+    x, y, out = to_device(a), to_device(b), empty((rows, 132), np.float32)
+    matmul.float32("fast", x, y, out, True)
     want = reference.products.matmul(a, b)
-    assert_close(products.matmul(a, b, "fast"), want, rtol=1e-4, atol=1e-3)
-    assert_close(products.gemm(a[:3], b), want[:3], rtol=1e-4, atol=1e-3)
+    assert_close(out.copy_to_host(), want, rtol=1e-4, atol=1e-3)
+    if rows > few_rows.MOST:
+        assert_close(products.matmul(a, b, "auto"), want, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 5, pytest.param(18, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("n", "inner", "parts"),
+    [
+        (132, 68, 1),  # beyond a block's columns and a step; whole vectors
+        (132, 130, 2),  # rows of A in no whole vectors; parts of k
+        (130, 132, 3),  # rows of B in none
+        pytest.param(3, 70, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_float32_of_few_rows(rows: int, n: int, inner: int, parts: int) -> None:
+    a, b = normal((rows, inner), 1), normal((inner, n), 2)
+    out = empty((rows, n), np.float32)
+    few_rows.launch(to_device(a), to_device(b), out, parts)
+    assert_close(out.copy_to_host(), reference.products.matmul(a, b), rtol=1e-4, atol=1e-3)
+
+
+def test_parts_fill_the_device_and_are_not_too_short() -> None:
+    assert few_rows.parts_for(1, 100, 2) == 4  # two multiprocessors with two blocks each
+    assert few_rows.parts_for(3, 100, 2) == 1
+    assert few_rows.parts_for(1, 9, 2) == 2
+    assert few_rows.parts_for(1000, 1, 2) == 1
 
 
 @pytest.mark.parametrize(
@@ -62,15 +92,62 @@ def test_bf16_without_tensor_cores() -> None:
     assert products.matmul_bf16(a[:0], b).shape == (0, 7)
 
 
+@pytest.mark.parametrize("kind", ["float32", "int8", "bf16"])
+def test_many_rows_go_to_the_library_unless_ours_are_asked_for(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+
+    def multiply(x: Any, y: Any, to: Any, *, transposed: bool) -> None:
+        called.append((x.shape, y.shape, to.shape, transposed))
+
+    for module, name in ((few_rows, "launch"), (tensor_few_rows, "launch")):
+        monkeypatch.setattr(module, name, lambda *args: None)
+    monkeypatch.setattr(matmul, "float32", lambda *args: None)
+    monkeypatch.setattr(tensor_matmul, "launch", lambda *args: None)
+    monkeypatch.setattr(library, "takes", lambda x, to: True)
+    monkeypatch.setattr(library, "multiply", multiply)
+    monkeypatch.setattr(products, "_capability", lambda: (9, 0))
+    run: Any = {
+        "float32": lambda m, which: products.matmul(
+            np.ones((m, 4), np.float32), np.ones((4, 3), np.float32), which
+        ),
+        "int8": lambda m, which: products.matmul_int8(
+            np.ones((m, 4), np.int8), np.ones((3, 4), np.int8), which
+        ),
+        "bf16": lambda m, which: products.matmul_bf16(
+            np.ones((m, 4), np.uint16), np.ones((3, 4), np.uint16), which
+        ),
+    }[kind]
+    run(64, "auto")
+    run(65, "fast" if kind == "float32" else "mma")
+    assert not called
+    run(65, "auto")
+    assert called == [
+        ((65, 4), (4, 3) if kind == "float32" else (3, 4), (65, 3), kind != "float32")
+    ]
+
+
+@pytest.mark.parametrize(("width", "whole"), [(8, 8), (5, 8), (9, 16), (16, 16)])
+def test_rows_padded_to_whole_pieces(width: int, whole: int) -> None:
+    """What products of few rows on tensor cores are given."""
+    half = to_bf16(normal((3, width), 1))
+    got = products._whole(to_device(half), 1, 16).copy_to_host().view(np.uint16)
+    np.testing.assert_array_equal(got, np.pad(half, ((0, 0), (0, whole - width))))
+    odd = np.arange(1, 1 + 3 * width, dtype=np.int8).reshape(3, width)
+    got = products._whole(to_device(odd), 1, 16).copy_to_host().view(np.int8)
+    np.testing.assert_array_equal(got, np.pad(odd, ((0, 0), (0, 16 - width))))
+
+
 def test_rows_padded_to_whole_tiles() -> None:
     x = to_device(to_bf16(normal((3, 5), 1)))
-    whole = products._whole_tiles(x).copy_to_host()
+    whole = products._whole(x, 128, 64).copy_to_host()
     assert whole.shape == (128, 16)
     want = from_bf16(x.copy_to_host())
     assert_close(from_bf16(whole.view(np.uint16))[:3, :5], want, atol=0)
     assert not whole[3:].any()
     odd = to_device(np.arange(1, 16, dtype=np.int8).reshape(3, 5))
-    bytes_ = products._whole_tiles(odd).copy_to_host().view(np.int8)
+    bytes_ = products._whole(odd, 128, 64).copy_to_host().view(np.int8)
     np.testing.assert_array_equal(bytes_[:3, :5], odd.copy_to_host())
     assert not bytes_[:, 5:].any()
 
