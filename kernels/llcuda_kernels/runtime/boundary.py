@@ -104,12 +104,9 @@ class _Crossing:
         hosts: dict[str, Array],
         function: Callable[[dict[str, Array]], Any],
     ) -> Any:
-        from llcuda_kernels.cuda.primitives import strided
-        from llcuda_kernels.cuda.runtime import array as arrays
-        from llcuda_kernels.cuda.runtime import device_memory, driver
-
+        arrays, device_memory, driver, strided = _on_gpus()
         views: dict[str, View] = {}
-        ordinals: dict[str, int] = {}
+        ordinals: dict[str, int | None] = {}
         for name, array in there.items():
             library = self._libraries[name]
             if library is None:
@@ -117,7 +114,8 @@ class _Crossing:
             else:
                 views[name] = view = library.view(array, name)
                 ordinals[name] = view.ordinal
-        where = driver.of(_same(ordinals))
+        ordinal = _same(ordinals)
+        where = driver.follow() if ordinal is None else driver.of(ordinal)
         chosen = driver.chosen_on()
         if chosen is not None and chosen is not where:
             raise ValueError(
@@ -128,7 +126,9 @@ class _Crossing:
         lender = self._lender(where.ordinal)
         stream = None
         if lender is not None and self.back is not None:
-            stream = driver.stream_of(where, self.back.handle(where.ordinal) or 0)
+            handle = self.back.handle(where.ordinal) or 0
+            stream = driver.stream_of(where, handle)
+            handles.add(handle)  # its memory has that stream's order
         recording = device_memory.recording()
         if recording is not None:
             recording.libraries |= {x for x in self._libraries.values() if x is not None}
@@ -140,7 +140,9 @@ class _Crossing:
                 for other in others:
                     driver.wait_for(now, other)
                 arrays.order(*own)
-            old = device_memory.set_lender(lender)
+            old = device_memory.lender()
+            if lender is not None:  # within another operation: that one's
+                device_memory.set_lender(lender)
             try:
                 ours = {
                     name: strided.contiguous(views[name], array, name, where)
@@ -166,22 +168,37 @@ class _Crossing:
         """In the user's kind; the very `out` that was given where that is the result."""
         if isinstance(result, tuple):
             return tuple(self._result(part, taken) for part in result)
+        if is_ours(result) or isinstance(result, np.ndarray):
+            return self._array(result, taken)
         if dataclasses.is_dataclass(result) and not isinstance(result, type):
             parts = (getattr(result, field.name) for field in dataclasses.fields(result))
             return type(result)(*(self._result(part, taken) for part in parts))
+        return result
+
+    def _array(self, result: Array, taken: dict[str, Array]) -> Array:
         for name, array in taken.items():
             if result is array:
                 return self._given[name]
         if self.back is None:
             return result
-        if isinstance(result, np.ndarray):
-            return self.back.give_host(result)
-        return self.back.give(result) if is_ours(result) else result
+        return self.back.give(result) if is_ours(result) else self.back.give_host(result)
 
 
-def _same(ordinals: dict[str, int]) -> int:
-    """The one GPU that all lie on. Raises ValueError where there are two."""
-    (first, ordinal), *rest = ordinals.items()
+@functools.cache
+def _on_gpus() -> tuple[Any, ...]:
+    """The modules that need numba-cuda."""
+    from llcuda_kernels.cuda.primitives import strided
+    from llcuda_kernels.cuda.runtime import array, device_memory, driver
+
+    return array, device_memory, driver, strided
+
+
+def _same(ordinals: dict[str, int | None]) -> int | None:
+    """The one GPU that all lie on; None of empty ones. Raises ValueError where there are two."""
+    known = [(name, ordinal) for name, ordinal in ordinals.items() if ordinal is not None]
+    if not known:
+        return None
+    (first, ordinal), *rest = known
     for name, other in rest:
         if other != ordinal:
             raise ValueError(

@@ -20,23 +20,24 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from llcuda_kernels.arrays import Array
 
 
-@dataclass(frozen=True)
-class View:
-    """An array on a GPU: strides in bytes, None where contiguous; `handle`: of the stream."""
+class View(NamedTuple):
+    """An array on a GPU: strides in bytes, None where contiguous; `handle`: of the stream.
+
+    ordinal: the GPU's number; None of an empty array that is nowhere.
+    """
 
     address: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     strides: tuple[int, ...] | None
-    ordinal: int
+    ordinal: int | None
     handle: int | None
     writeable: bool = True
 
@@ -90,7 +91,7 @@ class Library:
             raise TypeError(f"{name} has a mask, which is not supported")
         shape, kind = tuple(face["shape"]), np.dtype(face["typestr"])
         address, readonly = face["data"]
-        ordinal = driver.ordinal_of(address) if address else driver.follow().ordinal
+        ordinal = driver.ordinal_of(address) if address else None
         strides = face.get("strides")
         strides = None if strides is None else tuple(strides)
         return View(address, shape, kind, strides, ordinal, face.get("stream"), not readonly)

@@ -171,7 +171,7 @@ class Interface:
 
     @property
     def address(self) -> int:
-        return self._array.ctypes.data
+        return self._array.ctypes.data if self._array.size else 0
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

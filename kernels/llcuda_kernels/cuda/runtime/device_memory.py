@@ -118,9 +118,9 @@ def allocate(size: int) -> Any:
     found = recording()
     if found is not None:
         return found.allocate(size)
-    lender = getattr(_here, "lender", None)
-    if lender is not None and getattr(_here, "pool", None) is None:
-        return lender(size)
+    lends = lender()
+    if lends is not None and getattr(_here, "pool", None) is None:
+        return lends(size)
     return _new(size)
 
 
@@ -139,11 +139,15 @@ def set_pool(new: Any) -> Any:
     return old
 
 
-def set_lender(new: Callable[[int], Any] | None) -> Callable[[int], Any] | None:
-    """Whom this thread's operations get memory from, if no pool is in use; the one that was."""
-    old: Callable[[int], Any] | None = getattr(_here, "lender", None)
+def lender() -> Callable[[int], Any] | None:
+    """Whom this thread's operations get memory from, if no pool is in use; None: from our own."""
+    found: Callable[[int], Any] | None = getattr(_here, "lender", None)
+    return found
+
+
+def set_lender(new: Callable[[int], Any] | None) -> None:
+    """Make it another one."""
     _here.lender = new
-    return old
 
 
 def source(kind: str) -> Any:

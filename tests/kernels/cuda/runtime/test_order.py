@@ -138,6 +138,15 @@ def test_two_gpus_in_one_call_are_refused(fake: FakeDriver) -> None:
     assert k.relu(b).where.ordinal == 1
 
 
+def test_an_empty_array_is_on_every_gpu(fake: FakeDriver) -> None:
+    v = Interface(X)
+    fake.where[v.address] = 1
+    values, _ = k.cosine_topk(Interface(X[:0]), v, 3)
+    assert values.shape == (0, 3)
+    assert values.where.ordinal == 1
+    assert k.relu(Interface(X[:0])).shape == (0, 1024)
+
+
 def test_a_graph_has_memory_of_its_own_and_replays_in_order(fake: FakeDriver) -> None:
     x = k.to_device(X)
     graph = k.capture(lambda: k.softmax(k.relu(x)))
