@@ -27,7 +27,14 @@ if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
 from tests.support.kernels.compile_cache import CompileCache, folder, key  # noqa: E402
-from tests.support.kernels.compiling import ARCHITECTURES, Output, compile_many, kernels, read  # noqa: E402
+from tests.support.kernels.compiling import (  # noqa: E402
+    ARCHITECTURES,
+    NEWER,
+    Output,
+    compile_many,
+    kernels,
+    read,
+)
 
 BUDGET = Path(__file__).with_name("budget.json")
 pytestmark = pytest.mark.skipif(
@@ -105,6 +112,16 @@ def test_each_kernel_on_every_architecture() -> None:
     _check(everything=True)
 
 
+@pytest.mark.slow
+def test_each_kernel_compiles_for_newer_architectures() -> None:
+    """They have no budget: nothing was tuned on them."""
+    work = [(name, cc) for cc in NEWER for name, kernel in kernels().items() if cc >= kernel.least]
+    complaints = []
+    for name, found in _build_all(work).items():
+        complaints += _complaints(name, found, {**found, "instructions": []})
+    assert not complaints
+
+
 def test_the_budget_names_no_kernel_that_is_not_there() -> None:
     there = {f"{name} sm_{cc[0]}{cc[1]}" for name, cc in _matrix(everything=True)}
     assert set(json.loads(BUDGET.read_text())) == there
@@ -121,6 +138,8 @@ def test_what_exceeds_its_budget_is_told() -> None:
     assert _complaints("k", {**good, "instructions": []}, allowed)
     assert _complaints("k", {**good, "forbidden": ["float64"]}, allowed)
     assert _complaints("k", {"error": "no"}, allowed)
+    # topk_int8 declares 2,064 bytes of shared memory
+    assert _complaints("topk_int8 sm_90", {**good, "shared": 1900}, {**allowed, "shared": 4000})
     assert _complaints("k", good, None)
 
 

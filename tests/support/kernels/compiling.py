@@ -34,6 +34,8 @@ MODULES = (
     "weights.int4",
 )
 ARCHITECTURES = ((7, 5), (8, 0), (9, 0))
+#: Those that the toolkit knows beside.
+NEWER = ((8, 9), (10, 0), (12, 0))
 #: What instructions are told by in PTX.
 INSTRUCTIONS = {
     "vector load": r"\bld\.(?:global|shared)?[\w.]*\.?v4\.",
