@@ -316,6 +316,28 @@ def test_two_gpus_in_one_call_are_refused() -> None:
 
 
 @needs_gpu
+@pytest.mark.parametrize("strided", [False, True])
+def test_arrays_of_other_libraries(strided: bool) -> None:
+    """DLPack and nothing else, the CUDA array interface and nothing else, and Numba's arrays."""
+    torch = pytest.importorskip("torch")
+    cuda = pytest.importorskip("numba.cuda")
+    x = np.random.default_rng(8).standard_normal((33, 1536)).astype(np.float32)
+    want = reference.norms.softmax(x)
+    kind = libraries.Torch()
+    for _ in range(5):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            given = kind.array(x, 0, strided, True)
+            found = k.softmax(libraries.Exchanged(given))
+            assert selfcheck.miss_of(k.to_host(found), want, 2e-5, 1e-9) <= 1
+        found = k.softmax(libraries.Faced(kind.array(x, 0, strided, False)))
+        assert selfcheck.miss_of(k.to_host(found), want, 2e-5, 1e-9) <= 1
+    wide = cuda.to_device(libraries.spread(x).base if strided else x)
+    found = k.softmax(wide[:, ::2] if strided else wide)
+    assert type(found).__module__.startswith("numba")
+    assert selfcheck.miss_of(found.copy_to_host(), want, 2e-5, 1e-9) <= 1
+
+
+@needs_gpu
 def test_gradients_are_refused() -> None:
     torch = pytest.importorskip("torch")
     for device in ("cpu", "cuda"):

@@ -169,7 +169,7 @@ class TorchOnCpu(Torch):
 class Exchanged:
     """An array that has DLPack's two methods and nothing else."""
 
-    def __init__(self, array: Host) -> None:
+    def __init__(self, array: Any) -> None:
         self._array = array
 
     def __dlpack__(self, **options: Any) -> Any:
@@ -177,6 +177,18 @@ class Exchanged:
 
     def __dlpack_device__(self) -> Any:
         return self._array.__dlpack_device__()
+
+
+class Faced:
+    """An array that has ``__cuda_array_interface__`` and nothing else."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        face: dict[str, Any] = self._array.__cuda_array_interface__
+        return face
 
 
 class Dlpack(Kind):
