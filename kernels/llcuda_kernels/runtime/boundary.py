@@ -8,7 +8,8 @@ Order, as the CUDA array interface's document asks for: the operation is queued 
 `StreamManager.use` chose, else on the one that PyTorch or CuPy works on now, if the first array is
 one of theirs, else on the default one. That stream first waits for the other arrays' streams, by
 events, and they wait for it afterwards; so nothing is read before it is written, nor given to
-others while it is read. The host never waits.
+others while it is read. The host waits in one case only: DLPack tells the owner of the memory
+nothing of when it was read.
 """
 
 from __future__ import annotations
@@ -157,6 +158,8 @@ class _Crossing:
                     for other in others:
                         driver.wait_for(other, now)
                     arrays.used(*own)
+                    if not all(view.keeps_time for view in views.values()):
+                        driver.stream().sync()
 
     def _lender(self, ordinal: int) -> Callable[[int], Any] | None:
         library = self.back

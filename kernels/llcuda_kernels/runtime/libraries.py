@@ -30,7 +30,8 @@ from llcuda_kernels.arrays import Array
 class View(NamedTuple):
     """An array on a GPU: strides in bytes, None where contiguous; `handle`: of the stream.
 
-    ordinal: the GPU's number; None of an empty array that is nowhere.
+    ordinal: the GPU's number; None of an empty array that is nowhere. keeps_time: whether whoever
+    owns the memory gives it away only after what is queued on the stream.
     """
 
     address: int
@@ -40,6 +41,7 @@ class View(NamedTuple):
     ordinal: int | None
     handle: int | None
     writeable: bool = True
+    keeps_time: bool = True
 
     @property
     def contiguous(self) -> bool:
@@ -119,13 +121,12 @@ def _dlpack(array: Array) -> View:
     where = driver.of(int(array.__dlpack_device__()[1]))
     with driver.at(where):
         # the library makes its stream's work come before what is queued on ours
-        found = shim.core.utils.StridedMemoryView.from_dlpack(
-            array, stream_ptr=int(driver.handle()) or 1
-        )
+        handle = int(driver.handle())
+        found = shim.core.utils.StridedMemoryView.from_dlpack(array, stream_ptr=handle)
     kind = np.dtype(found.dtype)
     strides = None if found.strides is None else tuple(n * kind.itemsize for n in found.strides)
     shape = tuple(found.shape)
-    return View(found.ptr, shape, kind, strides, where.ordinal, None, not found.readonly)
+    return View(found.ptr, shape, kind, strides, where.ordinal, handle, not found.readonly, False)
 
 
 class Torch(Library):
