@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import llcuda_kernels as k
-from llcuda_kernels.cuda.runtime.limits import AT_ONCE, BY_CAPABILITY, Limits
+from llcuda_kernels.cuda.runtime.launch_limits import AT_ONCE, BY_CAPABILITY, Limits
 from tests.support.kernels.compiling import kernels
 from tests.support.kernels.table import DIMENSIONS
 

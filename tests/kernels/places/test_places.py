@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import llcuda_kernels as k
-from tests.support.kernels import libraries
-from tests.support.kernels.libraries import Kind
+from tests.support.kernels import kinds
+from tests.support.kernels.kinds import Kind
 from tests.support.kernels.table import DIMENSIONS, OPERATIONS, ROWS, made, parts
 
 needs_gpu = pytest.mark.gpu
@@ -37,8 +37,8 @@ def problem(
             }
             results = parts(operation.run(arrays, backend))
             del arrays  # whoever gives back what is still read, does it now
-            kinds = Kind() if name == "VectorStore" else kind
-            found = [kinds.numpy(result) for result in results]
+            given_back = Kind() if name == "VectorStore" else kind
+            found = [given_back.numpy(result) for result in results]
         miss = operation.miss(found, truth)
     except Exception as error:  # whatever goes wrong is told, and the others still run
         first = (str(error).strip().splitlines() or [""])[0]
@@ -46,13 +46,13 @@ def problem(
     return "" if miss <= 1 else f"misses the reference by {miss:.3g} times what is allowed"
 
 
-def complaints(name: str, kinds: list[Kind], backend: Any, gpu: bool) -> list[str]:
+def complaints(name: str, of: list[Kind], backend: Any, gpu: bool) -> list[str]:
     """An operation over the product."""
     wrong = []
     for dim, rows in itertools.product(DIMENSIONS, ROWS):
         inputs = made(name, dim, rows)
         truth = OPERATIONS[name].truth(inputs)
-        for kind in kinds:
+        for kind in of:
             numbers = [0] if not gpu or kind.gpus < 2 else [0, 1]
             strides = [False] if kind.name == "DeviceArray" else [False, True]
             streams = ["default", "own"] if gpu else ["default"]
@@ -66,7 +66,7 @@ def complaints(name: str, kinds: list[Kind], backend: Any, gpu: bool) -> list[st
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_in_the_hosts_memory(name: str) -> None:
-    assert not complaints(name, libraries.on_cpu(), "cpu", False)
+    assert not complaints(name, kinds.on_cpu(), "cpu", False)
 
 
 @needs_gpu
@@ -74,7 +74,7 @@ def test_in_the_hosts_memory(name: str) -> None:
 def test_on_the_gpu(name: str) -> None:
     if name == "matmul_int8 dp4a" and k.gpu().compute_capability < (6, 1):
         pytest.skip("no dp4a")
-    assert not complaints(name, libraries.on_gpu(), "cuda", True)
+    assert not complaints(name, kinds.on_gpu(), "cuda", True)
 
 
 def test_what_is_wrong_is_told() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import llcuda_kernels as k
 from llcuda_kernels import reference, selfcheck
-from tests.support.kernels import libraries
+from tests.support.kernels import kinds
 from tests.support.kernels.weights import make
 
 gpu = k.gpu()
@@ -162,9 +162,7 @@ def test_a_sum_of_nothing_is_written_to_out(backend: Any) -> None:
 
 
 @needs_gpu
-@pytest.mark.parametrize(
-    "kind", libraries.on_gpu() if gpu.usable else [], ids=lambda kind: kind.name
-)
+@pytest.mark.parametrize("kind", kinds.on_gpu() if gpu.usable else [], ids=lambda kind: kind.name)
 def test_out_is_what_comes_back(kind: Any) -> None:
     x = np.linspace(-3, 3, 5000, dtype=np.float32)
     given, out = (kind.array(a, 0, False, False) for a in (x, np.full_like(x, np.nan)))
@@ -182,7 +180,7 @@ def test_out_is_what_comes_back(kind: Any) -> None:
 @pytest.mark.parametrize("name", ["CuPy", "PyTorch"])
 def test_memory_given_back_while_it_is_read_is_not_given_away(name: str) -> None:
     """The operation waits on a stream of ours; meanwhile its input is freed and taken again."""
-    kind = next((each for each in libraries.on_gpu() if each.name == name), None)
+    kind = next((each for each in kinds.on_gpu() if each.name == name), None)
     if kind is None:
         pytest.skip(f"no {name}")
     x = np.random.default_rng(4).standard_normal((512, 4096)).astype(np.float32)
@@ -247,7 +245,7 @@ def test_a_pool_is_ordered_by_streams_too() -> None:
 @pytest.mark.parametrize("name", ["DeviceArray", "CuPy", "PyTorch"])
 def test_a_graph_of_a_whole_sequence(name: str) -> None:
     """Normalise, quantise, search, with nothing given to write to."""
-    kind = next((each for each in libraries.on_gpu() if each.name == name), None)
+    kind = next((each for each in kinds.on_gpu() if each.name == name), None)
     if kind is None:
         pytest.skip(f"no {name}")
     rng = np.random.default_rng(7)
@@ -323,15 +321,15 @@ def test_arrays_of_other_libraries(strided: bool) -> None:
     cuda = pytest.importorskip("numba.cuda")
     x = np.random.default_rng(8).standard_normal((33, 1536)).astype(np.float32)
     want = reference.norms.softmax(x)
-    kind = libraries.Torch()
+    kind = kinds.Torch()
     for _ in range(5):
         with torch.cuda.stream(torch.cuda.Stream()):
             given = kind.array(x, 0, strided, True)
-            found = k.softmax(libraries.Exchanged(given))
+            found = k.softmax(kinds.Exchanged(given))
             assert selfcheck.miss_of(k.to_host(found), want, 2e-5, 1e-9) <= 1
-        found = k.softmax(libraries.Faced(kind.array(x, 0, strided, False)))
+        found = k.softmax(kinds.Faced(kind.array(x, 0, strided, False)))
         assert selfcheck.miss_of(k.to_host(found), want, 2e-5, 1e-9) <= 1
-    wide = cuda.to_device(libraries.spread(x).base if strided else x)
+    wide = cuda.to_device(kinds.spread(x).base if strided else x)
     found = k.softmax(wide[:, ::2] if strided else wide)
     assert type(found).__module__.startswith("numba")
     assert selfcheck.miss_of(found.copy_to_host(), want, 2e-5, 1e-9) <= 1

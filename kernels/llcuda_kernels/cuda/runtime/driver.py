@@ -18,7 +18,7 @@ import numpy as np
 
 from . import shim
 from .kept import Code
-from .limits import AT_ONCE, Limits
+from .launch_limits import AT_ONCE, Limits
 from .shim import core, native
 
 _here = threading.local()

@@ -15,7 +15,7 @@ import numpy as np
 from llcuda_kernels.errors import KernelError
 
 from . import shim
-from .limits import BY_CAPABILITY, Limits
+from .launch_limits import BY_CAPABILITY, Limits
 
 if not shim.SIMULATED:
     from . import compiled, driver

@@ -23,7 +23,7 @@ PTX = ".version 8.0\n.visible .entry _Z4spin$1(\n\t.param .u64 a\n)\n{ ret; }\n"
 def driver(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The driver, on a device of compute capability 9.0 that loads whatever it is given."""
     from llcuda_kernels.cuda.runtime import driver as real
-    from llcuda_kernels.cuda.runtime.limits import BY_CAPABILITY
+    from llcuda_kernels.cuda.runtime.launch_limits import BY_CAPABILITY
 
     class Code:
         def __init__(self, data: bytes) -> None:

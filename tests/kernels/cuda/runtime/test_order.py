@@ -12,7 +12,7 @@ import pytest
 
 import llcuda_kernels as k
 from tests.support.kernels.fake_driver import FakeDriver, Interface
-from tests.support.kernels.libraries import Kind, Ours, spread
+from tests.support.kernels.kinds import Kind, Ours, spread
 from tests.support.kernels.table import OPERATIONS, made
 
 pytestmark = pytest.mark.skipif(

@@ -14,10 +14,10 @@ from llcuda_kernels.cuda import search
 from llcuda_kernels.cuda.primitives import strided
 from llcuda_kernels.cuda.primitives.nearest.block_topk import FAMILIES, choose
 from llcuda_kernels.cuda.runtime import kernel
-from llcuda_kernels.cuda.runtime.limits import BY_CAPABILITY, Limits
+from llcuda_kernels.cuda.runtime.launch_limits import BY_CAPABILITY, Limits
 from llcuda_kernels.runtime import device
 from tests.support.kernels.cases import assert_topk
-from tests.support.kernels.libraries import spread
+from tests.support.kernels.kinds import spread
 from tests.support.kernels.table import OPERATIONS, made, parts
 
 
