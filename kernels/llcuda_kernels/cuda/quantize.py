@@ -50,7 +50,7 @@ def quantize_int8(x: Array, unit: bool, out: Any = None) -> tuple[Array, Array]:
     if source.size:
         name = "normalize_quantize" if unit else "quantize_int8"
         fit = aligned(source, codes)
-        whole = fit and n % 4 == 0 and n <= rows.BLOCK_MOST
+        whole = rows.in_vectors(n, fit)
         to = codes.view(np.int32, (codes.size // 4,)) if whole else codes
         rows.run(
             name, source.address, scales.address, to.address, scales.address,

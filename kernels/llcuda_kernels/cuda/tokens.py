@@ -1,4 +1,4 @@
-"""Token statistics on the device: a row is read once, and kept nowhere.
+"""Token statistics on the device: a row is read once.
 
 Each thread keeps, of the numbers that it has seen, the greatest m, the sum s of ``2^d`` and the sum
 t of ``2^d · d``, with ``d = (x - m) / ln 2``; when a greater one comes, s and t are scaled. Threads
@@ -7,9 +7,9 @@ with t added), so that a row may be split over blocks where rows are few. Then
 
     log_sum_exp = m + ln s        entropy = ln s - ln 2 · t / s
 
-For the k greatest the first kernel leaves what each thread found greatest, and a second one reads
-again the little that can hold them (`token_topk`); from k = 129 on they are found in the pass, as
-in `topk`.
+For the k greatest a block notes what each thread found greatest in each part of the row, and then
+reads again the little that can hold them (`token_topk`); from k = 129 on they are found in the
+pass, as in `topk`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,25 @@ import numpy as np
 from llcuda_kernels.arrays import Array
 
 from .primitives.reductions import block_max, block_sum, warp_max, warp_max_int, warp_sum
-from .primitives.token_topk import LOWEST, STEP, THREADS, merge_shares, offer_step, read_again
+from .primitives.token_topk import (
+    CELLS,
+    LOWEST,
+    STEP,
+    THREADS,
+    merge_shares,
+    offer_step,
+    sixteen,
+    take_greatest,
+)
 from .primitives.topk import NOTHING, clear, in_use, sort_descending
 from .runtime import shim
 from .runtime.array import Call, DeviceArray, aligned, empty
-from .runtime.intrinsics import exp2_fast, greater, lane, load4
+from .runtime.intrinsics import exp2_fast, greater, lane
 from .runtime.kernel import Kernel, divide_up, kernel
 from .runtime.shim import F32, I32, I64, cuda, device, pointer
 
 SMALL_K = 128
+_CELLS = (CELLS + 1) * THREADS
 _LOG2E = np.float32(math.log2(math.e))
 _LN2 = np.float32(math.log(2))
 #: Below it 2^d is 0, and d must not be infinite.
@@ -69,19 +79,21 @@ def _scaled(s: Any, t: Any, old: Any, new: Any) -> Any:
 
 
 def _statistics(name: str, top: str, buffer: int) -> Kernel:
-    """The first kernel. top: "" for none of the k greatest; "maxima" leaves each thread's greatest
-    for `read_again`; "keys" finds the k greatest at once, which is slower, for k above `SMALL_K`.
+    """The first kernel. top: "" for none of the k greatest; "cells" finds them by `take_greatest`;
+    "keys" finds them in the pass, which is slower, for k above `SMALL_K`.
     """
-    bounds = (THREADS, 2 if top == "keys" else 5)
-    keep_keys, keep_maxima = top == "keys", top == "maxima"
+    bounds = (THREADS, 2 if top == "keys" else 4 if top == "cells" else 5)
+    keep_keys, keep_cells = top == "keys", top == "cells"
+    shared = 33168 if keep_keys else 29088 if keep_cells else 384
 
     @kernel(
         name, pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64), pointer(F32),
-        bounds=bounds, shared=33168 if keep_keys else 384,
+        pointer(I32), bounds=bounds, shared=shared,
     )  # fmt: skip
     def run(
-        x: Any, n: Any, share: Any, vectors: Any, k: Any, parts: Any, out: Any, maxima: Any
-    ) -> None:
+        x: Any, n: Any, share: Any, vectors: Any, k: Any, parts: Any, out: Any,
+        values: Any, indices: Any,
+    ) -> None:  # fmt: skip
         """Block (r, i): the i-th share of row r. parts: (rows, blocks, 3); out: (.., k) keys."""
         t = np.int32(cuda.threadIdx.x)
         row = np.int64(cuda.blockIdx.x)
@@ -99,13 +111,16 @@ def _statistics(name: str, top: str, buffer: int) -> Kernel:
                 counts[0] = 0
                 limits[0] = NOTHING
             cuda.syncthreads()
+        if keep_cells:
+            cells = cuda.shared.array(_CELLS, F32)
+            near = cuda.shared.array(THREADS, F32, 16)
+            per = np.int32((last - first) // (CELLS * STEP)) + np.int32(1)
+            cell, step, used = LOWEST, np.int32(0), np.int32(0)
         at = first
-        while vectors != 0 and at + STEP <= last:
-            i = base + at + 4 * t
-            a0, a1, a2, a3 = load4(x, i)
-            b0, b1, b2, b3 = load4(x, i + 4 * THREADS)
-            c0, c1, c2, c3 = load4(x, i + 8 * THREADS)
-            d0, d1, d2, d3 = load4(x, i + 12 * THREADS)
+        while at + STEP <= last:
+            a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3 = sixteen(
+                x, base + at, vectors
+            )
             best = greater(
                 greater(_greatest4(a0, a1, a2, a3), _greatest4(b0, b1, b2, b3)),
                 greater(_greatest4(c0, c1, c2, c3), _greatest4(d0, d1, d2, d3)),
@@ -119,9 +134,16 @@ def _statistics(name: str, top: str, buffer: int) -> Kernel:
             s, u = _add4(s, u, m, d0, d1, d2, d3)
             if keep_keys:
                 offer_step(x, base, at, at + STEP, keys, counts, limits, k, buffer)
+            if keep_cells:
+                cell = greater(cell, best)
+                step += np.int32(1)
+                if step == per:
+                    cells[used * THREADS + t] = cell
+                    cell, step, used = LOWEST, np.int32(0), used + np.int32(1)
             at += STEP
-        if keep_maxima:
-            maxima[place * THREADS + t] = m
+        if keep_cells:
+            cells[used * THREADS + t] = cell
+            cell = LOWEST
         for i in range(at + t, last, THREADS):
             v = x[base + i]
             if v > m:
@@ -131,6 +153,8 @@ def _statistics(name: str, top: str, buffer: int) -> Kernel:
             e = exp2_fast(d)
             s += e
             u += e * _bounded(d)
+            if keep_cells:
+                cell = greater(cell, v)
         if keep_keys:
             offer_step(x, base, at, last, keys, counts, limits, k, buffer)
         all_m = block_max(m, THREADS)
@@ -145,12 +169,19 @@ def _statistics(name: str, top: str, buffer: int) -> Kernel:
             sort_descending(keys, 0, in_use(counts[0], buffer), THREADS)
             for i in range(t, k, THREADS):
                 out[place * k + i] = keys[i]
+        if keep_cells:
+            near[t] = m
+            cuda.syncthreads()
+            take_greatest(
+                x, base, first, last, vectors, k, m, near, cells, per, cell,
+                place, out, values, indices,
+            )  # fmt: skip
 
     return run
 
 
 PLAIN = _statistics("token_statistics", "", 256)
-MAXIMA = _statistics("token_statistics_maxima", "maxima", 256)
+TOP = _statistics("token_statistics_topk", "cells", 256)
 TOP_LARGE = _statistics("token_statistics_topk_large", "keys", 4096)
 
 
@@ -271,18 +302,12 @@ def _launch(x: DeviceArray, picked: DeviceArray, have: bool, k: int, found: Any,
     parts = empty((rows, blocks, 3), np.float32)
     quick = 0 < k <= SMALL_K
     keys = empty((rows, blocks, k), np.int64) if k and (blocks > 1 or not quick) else parts
-    maxima = empty((rows, blocks, THREADS), np.float32) if quick else parts
-    first = PLAIN if not k else MAXIMA if quick else TOP_LARGE
+    first = PLAIN if not k else TOP if quick else TOP_LARGE
     fit = aligned(x) and n % 4 == 0
-    grid = (rows, blocks)
     first.launch(
-        grid, THREADS, x.address, n, share, fit, k, parts.address, keys.address, maxima.address
-    )
-    if quick:
-        read_again.launch(
-            grid, THREADS, x.address, n, share, fit, k, maxima.address, keys.address,
-            top[0].address, top[1].address,
-        )  # fmt: skip
+        (rows, blocks), THREADS, x.address, n, share, fit, k, parts.address, keys.address,
+        top[0].address, top[1].address,
+    )  # fmt: skip
     index = picked.address
     if not have:
         index = empty((1,), np.int64).address

@@ -44,6 +44,7 @@ INSTRUCTIONS = {
     "mma": r"\bmma\.sync\.",
     "cp.async": r"\bcp\.async\.cg\.",
     "ldmatrix": r"\bldmatrix\.",
+    "cluster": r"\.reqnctapercluster\b",
     "shuffle": r"\bshfl\.sync\.",
     "fma": r"\bfma\.rn\.f32\b",
 }

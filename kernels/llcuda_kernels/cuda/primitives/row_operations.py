@@ -24,8 +24,9 @@ from llcuda_kernels.cuda.runtime.intrinsics import (
     exp2_fast,
     float_bits,
     load4,
+    multiply_add,
+    pick_bytes,
     reciprocal,
-    round_to_int8,
     store4,
 )
 from llcuda_kernels.cuda.runtime.shim import F32, I8, I32, device
@@ -38,6 +39,8 @@ LOWEST = np.int32(-0x7FFFFFFF)
 #: Below it, 1 / peak may overflow; the greatest factor then, whose squares stay in range.
 SMALL, LIFT = np.float32(2.0**-120), np.float32(2.0**120)
 CODES = np.float32(127.0)
+#: 1.5 · 2²³: what is added to it is rounded to a whole number, in the low bits of the sum.
+ROUND = np.float32(12582912.0)
 
 
 @dataclass(frozen=True)
@@ -143,12 +146,14 @@ def _rms_finish(total: Any, p: Any, q: Any, n: Any, eps: Any) -> Any:
 
 @device
 def _code(x: Any, p: Any, q: Any, f: Any, w: Any) -> Any:
-    return round_to_int8(x * p * q)
+    """A code in the low byte; nothing to saturate, as the row's peak gives 127."""
+    return float_bits(multiply_add(x * p, q, ROUND))
 
 
 @device
-def _plain_finish(total: Any, p: Any, q: Any, n: Any, eps: Any) -> Any:
-    return ONE
+def _code_finish(total: Any, p: Any, q: Any, n: Any, eps: Any) -> Any:
+    """The bits of codes that count: none where the row is NaN."""
+    return np.int32(-1) if p == p else np.int32(0)
 
 
 @device
@@ -173,21 +178,24 @@ def _no_scale(total: Any, peak: Any) -> Any:
 
 
 @device
-def _put4_float(out: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+def _put4_float(out: Any, at: Any, f: Any, a: Any, b: Any, c: Any, d: Any) -> None:
     store4(out, at, a, b, c, d)
 
 
 @device
-def _put4_codes(out: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> None:
-    byte = np.int32(255)
-    low = (a & byte) | ((b & byte) << np.int32(8))
-    high = (c & byte) | ((d & byte) << np.int32(8))
-    out[at >> 2] = low | (high << np.int32(16))
+def _put4_codes(out: Any, at: Any, f: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+    low, high = pick_bytes(a, b, np.int32(0x0040)), pick_bytes(c, d, np.int32(0x0040))
+    out[at >> 2] = pick_bytes(low, high, np.int32(0x5410)) & f
 
 
 @device
-def _put1(out: Any, at: Any, value: Any) -> None:
+def _put1(out: Any, at: Any, f: Any, value: Any) -> None:
     out[at] = value
+
+
+@device
+def _put1_code(out: Any, at: Any, f: Any, value: Any) -> None:
+    out[at] = np.int32((value & f) << np.int32(24)) >> np.int32(24)
 
 
 @device
@@ -222,8 +230,8 @@ def _float_op(
 
 def _code_op(name: str, term: Any, scale: Any) -> RowOp:
     return RowOp(
-        name, _magnitude, _norm_prepare, term, _plain_finish, _code,
-        _put4_codes, _put1, _no_gain4, _no_gain1, scale, I32, I8,
+        name, _magnitude, _norm_prepare, term, _code_finish, _code,
+        _put4_codes, _put1_code, _no_gain4, _no_gain1, scale, I32, I8,
     )  # fmt: skip
 
 

@@ -1,8 +1,9 @@
-"""The k greatest of each row, up to k = 128, found in what a first kernel left of each thread.
+"""The k greatest of each row, up to k = 128, found in what a pass over the row noted of it.
 
-`token_statistics` reads a row once and leaves the greatest number that each thread saw. From that
-`read_again` reads the little that can hold one of the k greatest a second time, and `merge_shares`
-puts the shares of a row together. `offer_step` works for any k and any number of equals.
+`token_statistics` reads a share of a row once, and notes the greatest number that each thread saw
+in each part: a cell. From that `take_greatest` reads the few cells that can hold one of the k
+greatest a second time, and `merge_shares` puts the shares of a row together. `offer_step` works for
+any k and any number of equals.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ THREADS = 256
 #: Numbers a block takes in one step: four vectors of four a thread.
 STEP = 16 * THREADS
 _SUBSTEP = 4 * THREADS
+#: Parts of a share of which each thread notes its greatest number, beside what no step reached.
+CELLS = 8
 #: What a thread that saw no number has for its greatest.
 LOWEST = np.float32(-3.4028234e38)
 _INF = np.float32(np.inf)
-_BUFFER = 2048
+_BUFFER, _CHOSEN = 2048, 512
 
 
 @device
@@ -61,17 +64,43 @@ def _take(v: Any, i: Any, least: Any, keys: Any, counts: Any) -> None:
 
 
 @device
-def _take4(four: Any, i: Any, least: Any, keys: Any, counts: Any) -> None:
-    _take(four[0], i, least, keys, counts)
-    _take(four[1], i + 1, least, keys, counts)
-    _take(four[2], i + 2, least, keys, counts)
-    _take(four[3], i + 3, least, keys, counts)
+def sixteen(x: Any, start: Any, vectors: Any) -> Any:
+    """This thread's numbers of the step from `start` on: four vectors, or singly where none fit."""
+    t = np.int32(cuda.threadIdx.x)
+    if vectors != 0:
+        i = start + np.int32(4) * t
+        a0, a1, a2, a3 = load4(x, i)
+        b0, b1, b2, b3 = load4(x, i + 4 * THREADS)
+        c0, c1, c2, c3 = load4(x, i + 8 * THREADS)
+        d0, d1, d2, d3 = load4(x, i + 12 * THREADS)
+    else:
+        i = start + t
+        a0, a1, a2, a3 = x[i], x[i + 256], x[i + 512], x[i + 768]
+        b0, b1, b2, b3 = x[i + 1024], x[i + 1280], x[i + 1536], x[i + 1792]
+        c0, c1, c2, c3 = x[i + 2048], x[i + 2304], x[i + 2560], x[i + 2816]
+        d0, d1, d2, d3 = x[i + 3072], x[i + 3328], x[i + 3584], x[i + 3840]
+    return a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3
 
 
 @device
-def _where(item: Any, runs: Any, who: Any) -> Any:
-    """Where the vector of an item begins, from the share's first number on."""
-    return np.int64(item % runs) * (4 * THREADS) + 4 * who[item // runs]
+def _take_four(
+    x: Any, base: Any, at: Any, part: Any, thread: Any, vectors: Any, least: Any, keys: Any,
+    counts: Any,
+) -> None:  # fmt: skip
+    """What reaches the limit of one of the four parts of a thread's sixteen numbers of a step."""
+    i = at + np.int32(4 * THREADS) * part
+    if vectors != 0:
+        i += np.int32(4) * thread
+        a, b, c, d = load4(x, base + i)
+        apart = np.int32(1)
+    else:
+        i += thread
+        a, b, c, d = x[base + i], x[base + i + 256], x[base + i + 512], x[base + i + 768]
+        apart = np.int32(THREADS)
+    _take(a, i, least, keys, counts)
+    _take(b, i + apart, least, keys, counts)
+    _take(c, i + 2 * apart, least, keys, counts)
+    _take(d, i + 3 * apart, least, keys, counts)
 
 
 @device
@@ -84,45 +113,29 @@ def _give(key: Any, at: Any, values: Any, indices: Any, out: Any) -> None:
         out[at] = key
 
 
-@kernel(
-    "token_topk_again", pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64),
-    pointer(F32), pointer(I32), bounds=(THREADS, 4), shared=18464,
-)  # fmt: skip
-def read_again(
-    x: Any, n: Any, share: Any, vectors: Any, k: Any, maxima: Any, out: Any,
-    values: Any, indices: Any,
+@device
+def take_greatest(
+    x: Any, base: Any, first: Any, last: Any, vectors: Any, k: Any, m: Any, near: Any, cells: Any,
+    per: Any, rest: Any, place: Any, out: Any, values: Any, indices: Any,
 ) -> None:  # fmt: skip
-    """The k greatest of a share, from those threads of the first kernel that can have seen them.
+    """The k greatest of a share, from those cells that can hold them. All threads.
 
-    No thread whose greatest number is not among the k greatest of all threads' saw one of the k
-    greatest numbers: k threads have each seen one that is greater. So some k runs of 256 are read
-    again, and what the threads read singly. A row in one share gives values and indices, else keys.
+    m: the greatest number that this thread saw, which `near` has of all; cells: of each `per`
+    steps, `rest`: of what is behind the last step. The k-th greatest m is a limit: k threads have
+    each seen a number that reaches it. A row in one share gives values and indices, else keys.
 
-    What counts here is how long one block takes, not how much it does: places are found by counting
+    What counts here is how long a block takes, not how much it does: places are found by counting
     who is greater, four loads are under way a thread, and there is next to no barrier.
     """
     keys = cuda.shared.array(_BUFFER, I64)
+    chosen = cuda.shared.array(_CHOSEN, I32)
     counts = cuda.shared.array(2, I32)
     limits = cuda.shared.array(1, I64)
     limit = cuda.shared.array(1, F32)
-    near = cuda.shared.array(THREADS, F32, 16)
-    who = cuda.shared.array(THREADS, I32)
     t = np.int32(cuda.threadIdx.x)
-    row = np.int64(cuda.blockIdx.x)
-    base = row * n
-    first = np.int64(cuda.blockIdx.y) * share
-    last = min(first + share, n)
-    place = row * cuda.gridDim.y + cuda.blockIdx.y
-    runs = np.int32(0)
-    if vectors != 0:
-        runs = np.int32((last - first) // STEP) * np.int32(4)
-    whole = first + np.int64(runs) * (4 * THREADS)
-    m = maxima[place * THREADS + t]
-    near[t] = m
     if t == 0:
         counts[0] = 0
         counts[1] = 0
-    cuda.syncthreads()
     greater_, equal = np.int32(0), np.int32(0)
     for i in range(0, THREADS, 4):
         four = load4(near, i)
@@ -132,43 +145,31 @@ def read_again(
     if greater_ < k and greater_ + equal >= k:
         # a thread that saw nothing but -inf says so
         limit[0] = m if m > LOWEST else -_INF
-    if greater_ < k:
-        who[cuda.atomic.add(counts, 1, 1)] = t
     cuda.syncthreads()
     least = limit[0]
-    items = counts[1] * runs
-    for start in range(t, items, 4 * THREADS):
-        a = np.int32(start)
-        b, c, d = a + np.int32(256), a + np.int32(512), a + np.int32(768)
-        i0 = first + _where(a, runs, who)
-        i1 = first + _where(b if b < items else a, runs, who)
-        i2 = first + _where(c if c < items else a, runs, who)
-        i3 = first + _where(d if d < items else a, runs, who)
-        p, q = load4(x, base + i0), load4(x, base + i1)
-        u, v = load4(x, base + i2), load4(x, base + i3)
-        _take4(p, i0, least, keys, counts)
-        if b < items:
-            _take4(q, i1, least, keys, counts)
-        if c < items:
-            _take4(u, i2, least, keys, counts)
-        if d < items:
-            _take4(v, i3, least, keys, counts)
-    for start in range(whole + t, last, 4 * THREADS):
-        end = last - 1
-        i1, i2, i3 = start + 256, start + 512, start + 768
-        p, q = x[base + start], x[base + min(i1, end)]
-        u, v = x[base + min(i2, end)], x[base + min(i3, end)]
-        _take(p, start, least, keys, counts)
-        if i1 < last:
-            _take(q, i1, least, keys, counts)
-        if i2 < last:
-            _take(u, i2, least, keys, counts)
-        if i3 < last:
-            _take(v, i3, least, keys, counts)
+    steps = np.int32((last - first) // STEP)
+    for cell in range((steps + per - np.int32(1)) // per):
+        if cells[cell * THREADS + t] >= least:
+            to = cuda.atomic.add(counts, 1, 1)
+            if to < _CHOSEN:
+                chosen[to] = cell * THREADS + t
+    cuda.syncthreads()
+    many = counts[1]
+    parts = np.int32(4) * per
+    for item in range(t, min(many, _CHOSEN) * parts, THREADS):
+        which = chosen[item // parts]
+        part = item % parts
+        step = (which // THREADS) * per + (part >> 2)
+        if step < steps:
+            at = first + np.int64(step) * STEP
+            _take_four(x, base, at, part & 3, which % THREADS, vectors, least, keys, counts)
+    if rest >= least:
+        for i in range(first + np.int64(steps) * STEP + t, last, THREADS):
+            _take(x[base + i], i, least, keys, counts)
     cuda.syncthreads()
     found = counts[0]
     cuda.syncthreads()
-    if found <= _BUFFER:
+    if found <= _BUFFER and many <= _CHOSEN:
         for i in range(t, found, THREADS):
             key = keys[i]
             better = np.int32(0)
@@ -178,7 +179,7 @@ def read_again(
                 _give(key, place * k + better, values, indices, out)
         for i in range(found + t, k, THREADS):
             _give(NOTHING, place * k + i, values, indices, out)
-    else:  # too many equals: one after the other, in order
+    else:  # too many: one after the other, in order
         clear(keys, _BUFFER, THREADS)
         if t == 0:
             counts[0] = 0

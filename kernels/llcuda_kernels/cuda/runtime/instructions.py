@@ -129,12 +129,6 @@ def from_f16(typingctx: Any, bits: Any) -> Any:
 
 
 @intrinsic
-def round_to_int8(typingctx: Any, x: Any) -> Any:
-    """Round and saturate in one, without a float64 on the way."""
-    return _asm("cvt.rni.sat.s8.f32 $0, $1;", "r", "f", False)
-
-
-@intrinsic
 def exp2_fast(typingctx: Any, x: Any) -> Any:
     """The special function unit's."""
     return _asm("ex2.approx.f32 $0, $1;", "f", "f", False)
@@ -259,6 +253,23 @@ def copy_async16_if(typingctx: Any, to: Any, memory: Any, at: Any, size: Any) ->
 
 
 @intrinsic
+def copy_async4(typingctx: Any, near: Any, to: Any, memory: Any, at: Any) -> Any:
+    """`copy_async16` of four numbers into a shared array."""
+    sig, code = _asm(
+        "{ .reg .u64 a; .reg .u32 b; cvta.to.shared.u64 a, $0; cvt.u32.u64 b, a; "
+        "cp.async.cg.shared.global [b], [$1], 16; }", "", "ll", True,
+    )  # fmt: skip
+
+    def codegen(context: Any, builder: Any, outer: Any, args: Any) -> Any:
+        target = builder.gep(_data(context, builder, near, args[0]), [args[1]])
+        source = builder.gep(_data(context, builder, memory, args[2]), [args[3]])
+        numbers = [builder.ptrtoint(target, _LLVM["l"]), builder.ptrtoint(source, _LLVM["l"])]
+        return code(context, builder, sig, numbers)
+
+    return signature(types.void, near, types.int64, memory, types.int64), codegen
+
+
+@intrinsic
 def copy_commit(typingctx: Any) -> Any:
     """All copies started since the last commit are one group."""
     return _asm("cp.async.commit_group;", "", "", True)
@@ -275,6 +286,35 @@ def copy_wait(typingctx: Any, groups: Any) -> Any:
         return code(context, builder, sig, [])
 
     return signature(types.void, groups), codegen
+
+
+@intrinsic
+def cluster_arrive(typingctx: Any) -> Any:
+    """Say to the blocks of this cluster that this thread has come here."""
+    return _asm("barrier.cluster.arrive.release;", "", "", True)
+
+
+@intrinsic
+def cluster_wait(typingctx: Any) -> Any:
+    """Wait until all threads of the cluster have arrived."""
+    return _asm("barrier.cluster.wait.acquire;", "", "", True)
+
+
+@intrinsic
+def cluster_put(typingctx: Any, array: Any, at: Any, value: Any, block: Any) -> Any:
+    """Write an int32 into the shared array of another block of the cluster."""
+    sig, code = _asm(
+        "{ .reg .u64 a; .reg .u32 b; cvta.to.shared.u64 a, $0; cvt.u32.u64 b, a; "
+        "mapa.shared::cluster.u32 b, b, $2; st.shared::cluster.u32 [b], $1; }",
+        "", "lrr", True,
+    )  # fmt: skip
+
+    def codegen(context: Any, builder: Any, outer: Any, args: Any) -> Any:
+        address = builder.gep(_data(context, builder, array, args[0]), [args[1]])
+        number = builder.ptrtoint(address, _LLVM["l"])
+        return code(context, builder, sig, [number, args[2], args[3]])
+
+    return signature(types.void, array, types.int64, types.int32, types.int32), codegen
 
 
 @intrinsic

@@ -14,8 +14,6 @@ from . import shim
 WITHOUT_TWIN = (
     "copy_async16",
     "copy_async16_if",
-    "copy_commit",
-    "copy_wait",
     "load_matrix4",
     "mma_bf16",
     "mma_int8",
@@ -34,19 +32,22 @@ else:
 # Memory: an address or a shared array, and the index of its first number, a multiple of the width.
 load2, load4, store4 = _from.load2, _from.load4, _from.store4
 count_up, pointer_at = _from.count_up, _from.pointer_at
+# Copies to shared memory that go on while the block works
+copy_async4, copy_commit, copy_wait = _from.copy_async4, _from.copy_commit, _from.copy_wait
 # Arithmetic
-dp4a, from_f16, round_to_int8 = _from.dp4a, _from.from_f16, _from.round_to_int8
+dp4a, from_f16 = _from.dp4a, _from.from_f16
 exp2_fast, reciprocal, multiply_add = _from.exp2_fast, _from.reciprocal, _from.multiply_add
 greater, float_bits, bits_float = _from.greater, _from.float_bits, _from.bits_float
 multiply, multiply_wide, pick_bytes = _from.multiply, _from.multiply_wide, _from.pick_bytes
 # The warp
 lane, shuffle_xor, shuffle, ballot = _from.lane, _from.shuffle_xor, _from.shuffle, _from.ballot
 bits_set = _from.bits_set
+# The cluster: blocks that see each other's shared memory
+cluster_arrive, cluster_wait = _from.cluster_arrive, _from.cluster_wait
+cluster_put = _from.cluster_put
 
 copy_async16: Any = getattr(_from, "copy_async16", None)
 copy_async16_if: Any = getattr(_from, "copy_async16_if", None)
-copy_commit: Any = getattr(_from, "copy_commit", None)
-copy_wait: Any = getattr(_from, "copy_wait", None)
 load_matrix4: Any = getattr(_from, "load_matrix4", None)
 mma_bf16: Any = getattr(_from, "mma_bf16", None)
 mma_int8: Any = getattr(_from, "mma_int8", None)

@@ -33,6 +33,7 @@ class Kernel:
     bounds: the most threads a block, or (threads, blocks a multiprocessor at least). least: the
     first compute capability that has its instructions. twin: whether the simulator can run it.
     shared: the bytes of shared memory that it declares, which a launch's own are added to.
+    cluster: how many neighbouring blocks see each other's shared memory (from 9.0 on).
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class Kernel:
         least: tuple[int, int],
         twin: bool,
         shared: int,
+        cluster: int,
     ) -> None:
         self.name, self.function, self.signature = name, function, signature
         self.bounds, self.least, self.twin, self.shared = bounds, least, twin, shared
+        self.cluster = cluster
         self._loaded: dict[Any, Any] = {}  # by the context that it is loaded in
         self._configs: dict[Any, Any] = {}
         self._lock = threading.Lock()
@@ -59,7 +62,12 @@ class Kernel:
         bounds = self.bounds
         if isinstance(bounds, tuple) and cc < (9, 0):
             bounds = (bounds[0], 1)
-        return shim.ptx(self.function, self.signature, cc, bounds)
+        text = shim.ptx(self.function, self.signature, cc, bounds)
+        if self.cluster > 1:
+            entry = text.index("{", text.index(".entry"))
+            cluster = f".explicitcluster\n.reqnctapercluster {self.cluster}, 1, 1\n"
+            text = text[:entry] + cluster + text[entry:]
+        return text
 
     def fits(self, dynamic: int) -> bool:
         """Whether the device has so much shared memory for a block, beside what it declares."""
@@ -79,7 +87,7 @@ class Kernel:
                 for a, kind in zip(args, self.signature, strict=True)
             )
             blocks, threads = self._checked(grid, block, shared)
-            simulator.launch(self.function, blocks, threads, converted, shared)
+            simulator.launch(self.function, blocks, threads, converted, shared, self.cluster)
             return
         where = driver.place()
         key = (where.key, grid, block, shared)
@@ -132,11 +140,12 @@ def kernel(
     least: tuple[int, int] = (5, 0),
     twin: bool = True,
     shared: int = 0,
+    cluster: int = 1,
 ) -> Callable[[Callable[..., None]], Kernel]:
     """Make a kernel of a function, and register it."""
 
     def make(function: Callable[..., None]) -> Kernel:
-        made = Kernel(name, function, list(signature), bounds, least, twin, shared)
+        made = Kernel(name, function, list(signature), bounds, least, twin, shared, cluster)
         REGISTRY[name] = made
         return made
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .simulator import exchange
+from .simulator import cuda, exchange
 from .simulator import lane as lane
 
 _I32 = np.int32
@@ -35,6 +35,19 @@ def store4(memory: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> None:
     _part(memory, at, 4)[:] = (a, b, c, d)
 
 
+def copy_async4(near: Any, to: Any, memory: Any, at: Any) -> None:
+    """Start copying four numbers to a shared array: here it is done at once."""
+    _part(near, to, 4)[:] = _part(memory, at, 4)
+
+
+def copy_commit() -> None:
+    """All copies started since the last commit are one group."""
+
+
+def copy_wait(groups: Any) -> None:
+    """Wait until no more than this many groups (a literal) are under way."""
+
+
 def count_up(memory: Any, at: Any) -> Any:
     """Add one to a whole number in global memory; what it was."""
     old = memory[at]
@@ -60,11 +73,6 @@ def dp4a(a: Any, b: Any, c: Any) -> Any:
 def from_f16(bits: Any) -> Any:
     """The float32 of a float16's bits."""
     return np.float32(np.array([bits], np.uint16).view(np.float16)[0])
-
-
-def round_to_int8(x: Any) -> Any:
-    """The nearest whole number, half to even, from -128 to 127; 0 of NaN."""
-    return _I32(0) if x != x else _I32(np.clip(np.rint(x), -128, 127))
 
 
 def exp2_fast(x: Any) -> Any:
@@ -114,6 +122,22 @@ def pick_bytes(a: Any, b: Any, which: Any) -> Any:
     there = np.array([a, b], np.int32).view(np.uint8)
     picked = [there[(int(which) >> (4 * i)) & 7] for i in range(4)]
     return np.array(picked, np.uint8).view(np.int32)[0]
+
+
+def cluster_arrive() -> None:
+    """Say to the blocks of this cluster that this thread has come here."""
+
+
+def cluster_wait() -> None:
+    """Wait until all threads of the cluster have arrived."""
+    cuda.synccluster()
+
+
+def cluster_put(array: Any, at: Any, value: Any, block: Any) -> None:
+    """Write an int32 into the shared array of another block of the cluster."""
+    own, other = cuda.thread.block, cuda.thread.block.cluster[int(block)]
+    place = next(place for place, mine in own.shared.items() if mine is array)
+    other.shared[place][at] = value
 
 
 def shuffle_xor(value: Any, mask: Any) -> Any:

@@ -67,59 +67,81 @@ class _Thread:
 
 
 class _Block:
-    """The threads of one block, from start to end."""
+    """One block: its place and its shared memory."""
 
     def __init__(self, grid: _Index, size: _Index, at: _Index, shared_bytes: int) -> None:
         self.grid, self.size, self.at = grid, size, at
         self.shared: dict[Any, np.ndarray[Any, Any]] = {}
         self.dynamic = np.full(shared_bytes, 0xFF, np.uint8)
+        self.cluster: list[_Block] = [self]
 
-    def play(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        size = self.size
+    def threads(self, function: Callable[..., Any]) -> list[_Thread]:
         main = greenlet.getcurrent()
         threads: list[_Thread] = []
-        for z in range(size.z):
-            for y in range(size.y):
-                for x in range(size.x):
+        for z in range(self.size.z):
+            for y in range(self.size.y):
+                for x in range(self.size.x):
                     thread = _Thread(self, len(threads), _Index(x, y, z))
                     thread.run = greenlet.greenlet(function, main)
                     threads.append(thread)
-        live = threads
-        first = True
-        while live:
-            for thread in live:
+        return threads
+
+
+def _play(blocks: list[_Block], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """The blocks of one cluster, from start to end."""
+    whole = [block.threads(function) for block in blocks]
+    live = whole
+    first = True
+    while any(live):
+        for threads in live:
+            for thread in threads:
                 if first or thread.waits_at is None:
                     cuda.thread = thread
                     thread.run.switch(*(args if first else ()))
-            first = False
-            live = [thread for thread in live if not thread.run.dead]
-            self._release(threads, live)
+        first = False
+        live = [[thread for thread in threads if not thread.run.dead] for threads in live]
+        _release(whole, live)
 
-    def _release(self, threads: list[_Thread], live: list[_Thread]) -> None:
-        """Let go whoever has nobody left to wait for."""
-        moved = False
-        warps: dict[int, list[_Thread]] = {}
-        for thread in live:
-            warps.setdefault(thread.number // WARP, []).append(thread)
-        for number, lanes in warps.items():
-            places = {thread.waits_at for thread in lanes}
-            whole = min(WARP, len(threads) - number * WARP)
-            if len(places) == 1 and next(iter(places))[0] == "warp":
-                if len(lanes) != whole:
-                    raise DivergentBarrierError(f"lanes of warp {number} have ended: {places}")
-                given = [thread.gave for thread in lanes]
-                for thread in lanes:
-                    thread.got, thread.waits_at = given, None
-                moved = True
-        if live and not moved:
-            places = {thread.waits_at for thread in live}
-            if len(places) != 1 or len(live) != len(threads) or next(iter(places))[0] != "block":
-                raise DivergentBarrierError(
-                    f"{len(live)} of {len(threads)} threads wait at {places}"
-                )
-            given = [thread.gave for thread in live]
-            for thread in live:
-                thread.got, thread.waits_at = given, None
+
+def _release(whole: list[list[_Thread]], live: list[list[_Thread]]) -> None:
+    """Let go whoever has nobody left to wait for."""
+    moved = [_release_warps(threads, left) for threads, left in zip(whole, live, strict=True)]
+    for i, left in enumerate(live):
+        if left and not moved[i]:
+            moved[i] = _let_go(len(whole[i]), left, "block")
+    if any(live) and not any(moved):
+        everybody = [thread for left in live for thread in left]
+        count = sum(len(threads) for threads in whole)
+        if not _let_go(count, everybody, "cluster"):
+            places = {thread.waits_at for thread in everybody}
+            raise DivergentBarrierError(f"{len(everybody)} of {count} threads wait at {places}")
+
+
+def _release_warps(threads: list[_Thread], live: list[_Thread]) -> bool:
+    """Those of one block."""
+    moved = False
+    warps: dict[int, list[_Thread]] = {}
+    for thread in live:
+        warps.setdefault(thread.number // WARP, []).append(thread)
+    for number, lanes in warps.items():
+        places = {thread.waits_at for thread in lanes}
+        whole = min(WARP, len(threads) - number * WARP)
+        if len(places) == 1 and next(iter(places))[0] == "warp":
+            if len(lanes) != whole:
+                raise DivergentBarrierError(f"lanes of warp {number} have ended: {places}")
+            moved = _let_go(whole, lanes, "warp")
+    return moved
+
+
+def _let_go(count: int, live: list[_Thread], kind: str) -> bool:
+    """Whether all have come to the same barrier of this kind; each gets what all gave."""
+    places = {thread.waits_at for thread in live}
+    if len(places) != 1 or len(live) != count or next(iter(places))[0] != kind:
+        return False
+    given = [thread.gave for thread in live]
+    for thread in live:
+        thread.got, thread.waits_at = given, None
+    return True
 
 
 class _Shared:
@@ -186,6 +208,10 @@ class _Cuda:
     def syncwarp(self) -> None:
         self._wait("warp", None)
 
+    def synccluster(self) -> None:
+        """A barrier of all threads of the blocks of a cluster."""
+        self._wait("cluster", None)
+
     def threadfence(self) -> None:
         pass
 
@@ -212,12 +238,22 @@ def lane() -> int:
 
 
 def launch(
-    function: Callable[..., Any], grid: Any, block: Any, args: tuple[Any, ...], shared: int
+    function: Callable[..., Any],
+    grid: Any,
+    block: Any,
+    args: tuple[Any, ...],
+    shared: int,
+    cluster: int = 1,
 ) -> None:
-    """Run a kernel, block after block."""
+    """Run a kernel, block after block; those of a cluster, neighbours in x, at once."""
     size, whole = _Index(*block), _Index(*grid)
     quiet = np.errstate(all="ignore")(function)  # each greenlet has settings of its own
     for z in range(int(whole.z)):
         for y in range(int(whole.y)):
-            for x in range(int(whole.x)):
-                _Block(whole, size, _Index(x, y, z), shared).play(quiet, args)
+            for x in range(0, int(whole.x), cluster):
+                together = [
+                    _Block(whole, size, _Index(x + i, y, z), shared) for i in range(cluster)
+                ]
+                for one in together:
+                    one.cluster = together
+                _play(together, quiet, args)

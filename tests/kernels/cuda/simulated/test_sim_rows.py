@@ -41,8 +41,7 @@ def test_vector_add() -> None:
         assert_close(elementwise.vector_add(a, b), reference.elementwise.vector_add(a, b))
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-def test_rows(length: int) -> None:
+def check_rows(length: int) -> None:
     x = normal((2, length), length) * 3
     w = normal((length,), 1)
     assert_close(norms.softmax(x), reference.norms.softmax(x), rtol=1e-5)
@@ -54,6 +53,26 @@ def test_rows(length: int) -> None:
         assert_codes(codes, reference.quantize.exact_codes(x)[0])
         truth = reference.quantize.normalize_quantize if unit else reference.quantize.quantize_int8
         assert_close(scales, truth(x)[1])
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_rows(length: int) -> None:
+    check_rows(length)
+
+
+#: Some blocks of a cluster have nothing, or less than the others; some threads several vectors.
+@pytest.mark.parametrize("length", [20, 4100])
+def test_rows_in_clusters(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "WARP_MOST", 0)
+    monkeypatch.setattr(rows, "BLOCK_MOST", 0)
+    monkeypatch.setattr(rows, "CLUSTER_THREADS", 32)
+    monkeypatch.setattr(rows, "CLUSTERS", 2)  # of 12 rows and 2
+    check_rows(length)
+    x = odd_rows(length)
+    assert_close(norms.softmax(x), reference.norms.softmax(x), rtol=1e-5)
+    codes, scales = quantize.quantize_int8(x, True)
+    assert_codes(codes, reference.quantize.exact_codes(x)[0], slack=2e-2)
+    assert_close(scales, reference.quantize.normalize_quantize(x)[1])
 
 
 @pytest.mark.parametrize("length", [5, 8, 1028])

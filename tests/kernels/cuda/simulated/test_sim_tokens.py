@@ -41,6 +41,20 @@ def test_rows_in_shares(length: int) -> None:
     check(x, np.full(2, length - 1), 12)
 
 
+def test_cells_of_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "CELLS", 2)
+    monkeypatch.setattr(tokens, "_shares", lambda rows, n: (1, n))
+    x = normal((1, 5 * STEP + 4), 8)
+    x[0, [0, 2 * STEP, 4 * STEP - 1, 5 * STEP + 3]] = [50, 60, 70, 80]
+    check(x, None, 6)
+
+
+def test_rows_without_vectors_in_whole_steps() -> None:
+    x = normal((2, STEP + 7), 9)
+    x[:, [0, 255, STEP - 1, STEP + 6]] = [50, 60, 70, 80]
+    check(x, np.array([STEP + 6, 0]), 6)
+
+
 #: From 129 on they are found in the pass; 1,024 fill the buffer, which is cut.
 @pytest.mark.parametrize(
     ("length", "k"), [(300, 129), pytest.param(5000, 1024, marks=pytest.mark.slow)]
