@@ -65,8 +65,10 @@ def test_rows_and_scans(limits: Limits) -> None:
     from llcuda_kernels.cuda.primitives.nearest.segments import Rows
     from llcuda_kernels.cuda.runtime.array import DeviceArray
 
-    for _, block, _ in rows.KERNELS.values():
-        assert block.fits(4 * rows.BLOCK_MOST)
+    for warp, block, cluster, plain in rows.KERNELS.values():
+        assert all(kernel.fits(0) for kernel in (warp, block, plain))
+        if limits is BY_CAPABILITY[9, 0]:  # eight blocks hold the longest vocabularies
+            assert cluster.fits(rows._near(262_144))
     for dim in LENGTHS:
         words = -(-dim // 16) * 4
         row = DeviceArray(0, (1, 4 * words), np.int8, None)
