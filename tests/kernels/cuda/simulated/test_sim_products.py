@@ -119,13 +119,15 @@ def test_many_rows_go_to_the_library_unless_ours_are_asked_for(
             np.ones((m, 4), np.uint16), np.ones((3, 4), np.uint16), which
         ),
     }[kind]
-    run(64, "auto")
-    run(65, "fast" if kind == "float32" else "mma")
+    floats = kind == "float32"
+    most = few_rows.FASTER if floats else tensor_few_rows.FASTER
+    run(most, "auto")
+    for rows in (most + 1, 65):
+        run(rows, "fast" if floats else "mma")
     assert not called
-    run(65, "auto")
-    assert called == [
-        ((65, 4), (4, 3) if kind == "float32" else (3, 4), (65, 3), kind != "float32")
-    ]
+    for rows in (most + 1, 65):
+        run(rows, "auto")
+        assert called.pop() == ((rows, 4), (4, 3) if floats else (3, 4), (rows, 3), not floats)
 
 
 @pytest.mark.parametrize(("width", "whole"), [(8, 8), (5, 8), (9, 16), (16, 16)])
