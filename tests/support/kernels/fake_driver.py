@@ -145,6 +145,8 @@ class FakeDriver:
             return 0, _ATTRIBUTES[int(given[0])]
         elif name == "cuDeviceGetCount":
             return 0, self.gpus
+        elif name == "cuStreamIsCapturing":
+            return 0, 0
         elif name == "cuEventCreate":
             return 0, 77
         elif name == "cuPointerGetAttribute":

@@ -34,21 +34,17 @@ def _cupy() -> Any:
         return None  # not installed, or for another CUDA
 
 
-def _captured() -> bool:
-    """Whether another library records what is queued now."""
-    from llcuda_kernels.cuda.runtime import driver
-
-    code, status = shim.native.cuStreamIsCapturing(driver.handle())
-    return int(code) != 0 or int(status) != 0
-
-
 def takes(x: DeviceArray, to: DeviceArray) -> bool:
     """Whether it is there, and multiplies these now.
 
     Rows of int8 must be whole words. While the stream is captured in a graph it must not allocate,
     as it may.
     """
-    if shim.SIMULATED or recorded() or _captured():
+    if shim.SIMULATED or recorded():
+        return False
+    from llcuda_kernels.cuda.runtime import driver
+
+    if driver.captured():
         return False
     if x.dtype == np.int8 and (x.shape[1] % 4 or to.shape[1] % 4 or not aligned(x, to)):
         return False

@@ -232,6 +232,12 @@ def wait_for(waiting: Any, other: Any) -> None:
     _check(native.cuStreamWaitEvent(waiting, event, 0))
 
 
+def captured() -> bool:
+    """Whether what is queued on the current stream now is recorded for a graph."""
+    code, status = native.cuStreamIsCapturing(handle())
+    return int(code) != 0 or int(status) != 0
+
+
 def compute_capability() -> tuple[int, int]:
     """Of the current device."""
     return place().capability
