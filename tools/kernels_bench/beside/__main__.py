@@ -7,13 +7,13 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from llcuda_net.util.terminal import echo
 from tools.kernels_bench.beside.groups import group
 from tools.kernels_bench.beside.work import Clock, Work
 
 
 def _say(**row: Any) -> None:
-    sys.stdout.write(json.dumps(row) + "\n")
-    sys.stdout.flush()
+    echo(json.dumps(row), flush=True)
 
 
 def _line(error: Exception) -> str:

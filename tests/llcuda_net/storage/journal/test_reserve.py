@@ -101,7 +101,7 @@ async def test_a_failure_that_was_told_stands_after_a_kill(
 async def test_what_is_stored_later_is_what_was_told(
     tmp_path: Path, files: FullFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llcuda_net.storage.storage.PROBE", 0.001)
+    monkeypatch.setattr("llcuda_net.storage.outcomes.outcomes.PROBE", 0.001)
     monkeypatch.setattr("llcuda_net.storage.journal.journal.PROBE", 0.001)
     upstream = FakeUpstream()
     upstream.paused = True
