@@ -162,7 +162,7 @@ def _times_vector(name: str, form: Format, columns: int, shape: tuple[int, int, 
 
 
 #: By how many columns share a reading: rows a warp, units under way, blocks a multiprocessor.
-_SHAPES = {1: (8, 1, 2), 2: (4, 2, 2), 4: (4, 1, 2), 8: (2, 1, 1)}
+_SHAPES = {1: (8, 1, 2), 2: (4, 2, 2), 4: (4, 1, 1), 8: (2, 1, 1)}
 DEQUANTIZE = {name: _dequantize(f"dequantize_{name}", form) for name, form in FORMATS.items()}
 VECTOR = {
     (name, columns): _times_vector(f"{name}_times_{columns}", form, columns, shape)
