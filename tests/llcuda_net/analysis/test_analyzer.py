@@ -37,7 +37,7 @@ from llcuda_protocol import (
     Search,
     Tokens,
 )
-from tests.support.analysis.analysts import Embedding, analysing, caught_up, put
+from tests.support.analysis.analysts import Embedding, analysing, caught_up, indexed, put
 from tests.support.server.durable_server import keeping
 from tests.support.server.memory_server import (
     ask,
@@ -82,7 +82,7 @@ async def test_a_backlog_survives_a_restart_and_nothing_is_done_twice(tmp_path: 
     upstream = Embedding()
     async with analysing(tmp_path, upstream) as (analyst, _):
         await caught_up(analyst)
-        assert (await analyst.report())["indexed"] == 40
+        await indexed(analyst, 40)
     assert len(upstream.embedded) > 40
     assert len(set(upstream.embedded)) == 42  # texts, their question, and one more
     put(tmp_path, "another stream", first=100)
@@ -107,7 +107,7 @@ async def test_whoever_comes_cuts_it_off_and_runs_at_once(tmp_path: Path) -> Non
             assert upstream.cut_off >= 1
             upstream.hold.set()
         await caught_up(analyst)
-        assert (await analyst.report())["indexed"] == 3
+        await indexed(analyst, 3)
 
 
 async def test_whoever_asks_again_and_again_meets_it_once_a_minute(
@@ -169,7 +169,7 @@ async def test_an_upstream_without_embeddings_is_left_alone(tmp_path: Path) -> N
         upstream.properties = Properties("fake", 4, 512, True, "test")  # it was started again
         assert (await analyst.report())["backlog"] == 1
         await caught_up(analyst)
-        assert (await analyst.report())["indexed"] == 1
+        await indexed(analyst, 1)
 
 
 async def test_a_result_that_cannot_be_embedded_keeps_no_other_waiting(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ async def test_a_backlog_is_embedded_beside_the_upstream(
     monkeypatch.setattr(EmbeddingBackend, "spare", lambda _self: spare())
     async with analysing(tmp_path, upstream) as (analyst, _):
         await caught_up(analyst)
-        assert (await analyst.report())["indexed"] == 40
+        await indexed(analyst, 40)
         by = beside if ending == "works" else upstream
         other = upstream if ending == "works" else beside
         assert {f"text {n} slot" for n in range(40)} <= set(by.embedded)

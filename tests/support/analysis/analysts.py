@@ -80,3 +80,12 @@ async def caught_up(analyst: Analyst) -> None:
         while (await analyst.report())["backlog"]:
             analyst.wake()
             await trio.sleep(0.002)
+
+
+async def indexed(analyst: Analyst, count: int) -> None:
+    """Wait until so many, and no more, are in memory: that follows what is stored."""
+    with trio.fail_after(300):
+        while (await analyst.report())["indexed"] < count:
+            analyst.wake()
+            await trio.sleep(0.002)
+    assert (await analyst.report())["indexed"] == count
