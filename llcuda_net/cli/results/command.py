@@ -108,7 +108,7 @@ def make_parser() -> Parser:
         "draw a result's tokens anew, from the candidates kept beside them",
         "example: llcuda results resample 0192f3a4-b5c6 --temperature 0.2\n\n"
         "Each token is drawn as if all before it were those of the answer, from the candidates\n"
-        "that were asked for with it (--logprobs N). The order is llama.cpp's: top-k, top-p,\n"
+        "that were asked for with it (--n-probs N). The order is llama.cpp's: top-k, top-p,\n"
         "min-p, temperature. A seed gives the same tokens on every machine.",
     )
     one.add_argument("id", metavar="ID", help="the result's id, or how it begins")

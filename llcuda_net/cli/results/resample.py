@@ -36,7 +36,7 @@ def resample_results(arguments: argparse.Namespace, store: Store) -> int:
     redrawn, unknown = resample(found.log.logprobs or [], how)
     if not redrawn:
         fail(
-            f"{found.id} has no candidates beside its tokens: ask for them with --logprobs N,"
+            f"{found.id} has no candidates beside its tokens: ask for them with --n-probs N,"
             " or top_logprobs",
             Exit.REFUSED,
         )

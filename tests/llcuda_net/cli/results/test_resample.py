@@ -69,6 +69,6 @@ def test_what_is_refused(directory: Path, stored: str, llcuda: Llcuda) -> None:
     store.close()
     done = llcuda("resample", bare.id, "--temperature", "1")
     assert done.code == 1
-    assert "has no candidates beside its tokens: ask for them with --logprobs N" in done.err
+    assert "has no candidates beside its tokens: ask for them with --n-probs N" in done.err
     for wrong in (("--temperature", "-1"), ("--temperature", "1", "--top-k", "0")):
         assert llcuda("resample", stored, *wrong).code == 2
