@@ -95,7 +95,8 @@ def test_a_response_goes_on_after_kill_9(tmp_path: Path, engine: str, background
             reader.read(server, 50)
         reader.read(server, 0)
         assert reader.done
-        assert reader.runs > 1
+        # the built-in engine may have made all of it before the first kill
+        assert reader.runs > (1 if held else 0)
         last = json.loads(reader.events[-1].split("data: ")[1])["response"]
         assert last["usage"]["output_tokens"] == TOKENS
         # Nobody sees that it was cut, now and after one more restart.
