@@ -73,6 +73,7 @@ def _topk(
     @kernel(
         name, pointer(kind), pointer(F32), pointer(kind), pointer(F32), I32, I64, I32,
         pointer(I64), I32, I32, pointer(I32), I64, pointer(I64),
+        # with two blocks a multiprocessor these spill
         bounds=(THREADS, 1 if "plain" in name or name == "topk_int8" else 2), least=least,
         shared=divide_up(8 * capacity + 12 * queries, 16) * 16,
     )  # fmt: skip
