@@ -175,6 +175,33 @@ def test_one_that_another_tab_drops_is_not_sent(
     expect(page.get_by_role("article")).to_have_count(1)
 
 
+def test_what_is_over_before_the_server_is_heard_is_not_shown_as_empty(
+    page: Page, server: RunningServer, teller: Storyteller
+) -> None:
+    teller.tell("One?", "First.")
+    held: list[Route] = []
+
+    def answer_is_lost(route: Route) -> None:
+        sent = route.fetch().json()
+        url = f"http://{server.address}/v1/responses/{sent['id']}"
+        while httpx.get(url).json()["status"] != "completed":
+            page.wait_for_timeout(20)
+        route.abort()
+
+    stored = re.compile("/v1/conversations/.*/responses")
+    page.route(_RESPONSES, answer_is_lost, times=1)
+    page.route(stored, lambda route: held.append(route))
+    chat = asks(page, "One?")
+    # The end has been told, and how the answer is stored has not: it is read from the stream.
+    chat.sees("First.")
+    expect(chat.answer).to_have_attribute("aria-busy", "true")
+    page.unroute(stored)
+    for route in held:
+        route.continue_()
+    chat.sees_the_end()
+    answered(turn_of(page), "First.")
+
+
 def test_who_is_elsewhere_hears_of_one_that_failed(page: Page) -> None:
     held: list[Route] = []
     page.route(_RESPONSES, lambda route: held.append(route))

@@ -253,7 +253,9 @@ function nodeOf(response, turn) {
     previous: turn.base,
     created_at: response.created_at + 0.999, // of whole seconds: it is behind the others
     model: response.model,
-    status: response.status,
+    // It may be over: its first try was, or it was short. Its blocks come with the live stream, and
+    // its end with them.
+    status: "in_progress",
     input: turn.body.input,
     output: response.output,
     instructions: response.instructions,

@@ -153,9 +153,10 @@ function sent(state, { key, id, node }) {
     settings: put(state.settings, id, kept),
     turns: without(state.turns, key),
   };
+  // What was read of it meanwhile is newer, and has its blocks.
   return withConversation(left, id, (one) => ({
     ...one,
-    nodes: merged(one.nodes, [node]),
+    nodes: merged([node], one.nodes),
     leaf: node.id,
   }));
 }
