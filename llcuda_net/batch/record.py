@@ -34,6 +34,11 @@ class Record:
         counted: False where the server gave no count, and `tokens` is the number of pieces.
         warmup: it belongs to the time before the measurement.
         phases: milliseconds by phase, as the server reports them.
+        session: its session's number; None where sessions have one turn.
+        turn: its place in the session, from 0.
+        last: no turn follows this one.
+        wanted_prompt, wanted_tokens: tokens that prompt and answer were meant to have; None where
+            nobody said.
         post: seconds of work done on the answer afterwards; None where there was none.
     """
 
@@ -51,6 +56,11 @@ class Record:
     counted: bool = True
     warmup: bool = False
     phases: dict[str, float] = field(default_factory=dict)
+    session: int | None = None
+    turn: int = 0
+    last: bool = False
+    wanted_prompt: int | None = None
+    wanted_tokens: int | None = None
     post: float | None = None
 
     @property

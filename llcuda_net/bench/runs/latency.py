@@ -169,6 +169,7 @@ class LatencyBench:
                 found = await once(plan, targets, after=after, say=self._say, label=label)
                 for record in found.records:
                     record.number += repeat * _APART
+                    record.session = None if record.session is None else record.number
                 self.runs.append(found)
 
     async def _introduce(self, path: str, address: str, target: Target) -> None:

@@ -135,11 +135,11 @@ def difference(records: Sequence[Record], metric: str, *, seed: int = 0) -> dict
     median (and the mean) of the pairs' differences, by moving blocks.
     """
     get = METRICS[metric][1]
-    pairs: dict[int, dict[str, float]] = {}
+    pairs: dict[tuple[int, int], dict[str, float]] = {}
     for record in records:
         value = get(record) if record.done else None
         if value is not None:
-            pairs.setdefault(record.number, {})[record.path] = value
+            pairs.setdefault((record.number, record.turn), {})[record.path] = value
     deltas = [both["gateway"] - both["direct"] for both in pairs.values() if len(both) == 2]
     if not deltas:
         return None

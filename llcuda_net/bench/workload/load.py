@@ -3,12 +3,12 @@
 Tasks, all in one nursery that ends with the run:
 
     run
-    ├── open schedule: one task sleeps from moment to moment and starts one task per request
+    ├── open schedule: one task sleeps from moment to moment and starts one task per session
     └── closed loop: one task per worker, each of which asks again and again
 
-A request that fails or takes too long ends its own task's wait and nothing else. The run ends when
-all requests have ended; where `Plan.cut` is set, when the time is up, and what is under way then is
-recorded as CUT.
+A session is one request or several, one after the other (see `asks`). A request that fails or takes
+too long ends its own session and nothing else. The run ends when all requests have ended; where
+`Plan.cut` is set, when the time is up, and what is under way then is recorded as CUT.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import trio
 
 from llcuda_net.batch.record import Outcome, Record
 from llcuda_net.batch.targets.interface import Answer, PostProcess, Target
-from llcuda_net.bench.workload.prompts import Prompts
+from llcuda_net.bench.workload.asks import Ask, Work
 from llcuda_net.bench.workload.schedules import Schedule
 from llcuda_net.errors import ConnectError, RequestError
 from llcuda_protocol import ErrorCode
@@ -54,18 +54,18 @@ class Plan:
 
     Attributes:
         schedule: when; its first `warmup` seconds are not measured.
-        prompts: what.
+        prompts: what: a session for each moment, of one turn or several.
         params: sampling parameters of every request.
         timeout: seconds from the intended moment after which a request is given up.
         warmup: seconds at the schedule's start whose requests are not measured.
-        requests: end after so many measured requests, if the time is not up before; None: no end.
+        requests: end after so many measured sessions, if the time is not up before; None: no end.
         cut: stop at the schedule's end, whatever is under way.
         seed: of the order in which the two of a pair go.
         chat: send each prompt as a chat of one message, not as it is.
     """
 
     schedule: Schedule
-    prompts: Prompts
+    prompts: Work
     params: dict[str, Any] = field(default_factory=dict)
     timeout: float = 120.0
     warmup: float = 0.0
@@ -148,7 +148,7 @@ class Run:
             if self._start + moment > trio.current_time():
                 await trio.sleep_until(self._start + moment)
             path = paths[number % len(paths)]
-            nursery.start_soon(self._request, number // len(paths), moment, path)
+            nursery.start_soon(self._session, number // len(paths), moment, path)
 
     async def _work(self, order: random.Random) -> None:
         """One worker of a closed loop."""
@@ -164,36 +164,58 @@ class Run:
             order.shuffle(paths)
             warmup = now < plan.warmup
             for path in paths:
-                record = await self._request(number, self.now(), path, warmup=warmup)
+                record = await self._session(number, self.now(), path, warmup=warmup)
                 if not record.done:
                     await trio.sleep(AFTER_FAILURE)
 
     # -- one request --------------------------------------------------------------------------
 
-    async def _request(
+    async def _session(
         self, number: int, intended: float, path: str, *, warmup: bool | None = None
     ) -> Record:
-        early = intended < self.plan.warmup if warmup is None else warmup
-        record = Record(number, intended, path, warmup=early)
-        self.records.append(record)
+        """All turns of a session, of which most have one; returns the last turn's record.
+
+        A turn that got no answer ends it; so does the schedule's end, before the next turn.
+        """
+        session = self.plan.prompts.session(number)
+        ask, turn = session.first(), 0
+        while True:
+            early = intended < self.plan.warmup if warmup is None else warmup
+            record = Record(number, intended, path, warmup=early, turn=turn)
+            record.session = number if session.several else None
+            record.wanted_prompt, record.wanted_tokens = ask.prompt_tokens, ask.max_tokens
+            self.records.append(record)
+            answer = await self._request(record, ask)
+            following = None if answer is None else session.following(answer, record)
+            record.last = answer is not None and following is None
+            if following is None:
+                return record
+            pause, ask = following
+            intended, turn, warmup = record.ended + pause, turn + 1, None
+            if intended >= self.plan.schedule.seconds:
+                if self.plan.schedule.closed:  # its user still thinks: nobody else takes the place
+                    await trio.sleep_until(self._start + self.plan.schedule.seconds)
+                return record
+            await trio.sleep_until(self._start + intended)
+
+    async def _request(self, record: Record, ask: Ask) -> Answer | None:
         try:
-            answer = await self._ask(record)
+            answer = await self._ask(record, ask)
         finally:
             record.ended = self.now()
         if answer is not None and self._after is not None:
             record.post = await self._after(record, answer)
-        return record
+        return answer
 
-    async def _ask(self, record: Record) -> Answer | None:
+    async def _ask(self, record: Record, ask: Ask) -> Answer | None:
         plan = self.plan
         target = self._targets[record.path]
-        prompt = plan.prompts[record.number]
-        more: dict[str, Any] = {}
-        if plan.chat:
-            more["messages"] = [{"role": "user", "content": prompt}]
+        params, more = plan.params, what_else(ask, chat=plan.chat)
+        if ask.max_tokens is not None:
+            params = {**params, "n_predict": ask.max_tokens}
         with trio.move_on_at(self._start + record.intended + plan.timeout) as scope:
             try:
-                answer = await target.ask(prompt, plan.params, record, self.now, **more)
+                answer = await target.ask(ask.prompt, params, record, self.now, **more)
             except RequestError as error:
                 record.outcome = outcome_of(error)
                 record.error = f"{error.code}: {error.message}"
@@ -205,6 +227,15 @@ class Run:
         if scope.cancelled_caught:
             record.outcome, record.error = Outcome.TIMEOUT, f"no end within {plan.timeout:g} s"
         return None
+
+
+def what_else(ask: Ask, *, chat: bool) -> dict[str, Any]:
+    """What a target gets besides the prompt: the messages of a chat, or texts to embed."""
+    if ask.texts is not None:
+        return {"texts": list(ask.texts)}
+    if ask.messages is not None:
+        return {"messages": list(ask.messages)}
+    return {"messages": [{"role": "user", "content": ask.prompt}]} if chat else {}
 
 
 def outcome_of(error: RequestError) -> Outcome:

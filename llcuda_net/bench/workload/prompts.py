@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from llcuda_net.bench.workload.asks import Ask, Single
 from llcuda_net.errors import ConfigError
 from llcuda_net.util.text_files import read_text
 
@@ -36,6 +37,10 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self._texts)
+
+    def session(self, number: int) -> Single:
+        """See Work."""
+        return Single(Ask(self[number]))
 
 
 def parse(text: str, *, seed: int, count: int = 512) -> Prompts:
