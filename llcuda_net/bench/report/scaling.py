@@ -18,7 +18,9 @@ def lines(found: dict[str, Any]) -> list[str]:
         *grid(*table(found)),
     ]
     laws = fits(found)
-    out += ["", *grid(*laws)] if laws else ["", found.get("fits_why", "")]
+    if laws:
+        out += ["", *grid(*laws)]
+    out += ["", *notes(found)]
     costs = found["rows"][-1]["mpi"]
     if costs:
         named = [f"{name} {three_digits(value)} us" for name, value in costs.items()]
@@ -45,7 +47,7 @@ def measured(found: dict[str, Any]) -> str:
 
 
 def table(found: dict[str, Any]) -> Table:
-    """A row per size."""
+    """A row per size, without the columns in which nothing is known."""
     rate = rate_of(found)
     requests = rate == "tokens_per_s"
     heads = [found["over"], f"{RATES[rate]} (95 % interval)", "speedup", "efficiency", "Karp-Flatt"]
@@ -54,21 +56,22 @@ def table(found: dict[str, Any]) -> Table:
     cells = []
     for row in found["rows"]:
         took = row["metrics"]["ttft" if requests else "search"]
-        kf = row["karp_flatt"]
+        kf, efficiency = row["karp_flatt"], row["efficiency"]
         cells.append(
             [
                 f"{row['size']}",
                 estimate(row[rate]),
                 estimate(row["speedup"]),
-                f"{row['efficiency']:.0%}",
+                "-" if efficiency is None else f"{efficiency:.0%}",
                 "-" if kf is None else f"{kf:.3f}",
-                "-" if took["p50"] is None else three_digits(took["p50"]),
-                "-" if took["p99"] is None else three_digits(took["p99"]),
+                estimate(took["p50"]),
+                estimate(took["p99"]),
                 f"{row['imbalance']:.1%}" if requests else f"{row['vectors']:,}",
                 f"{max(one['cpu_share'] for one in row['each']):.0%}",
             ]
         )
-    return heads, cells
+    kept = [i for i in range(len(heads)) if any(row[i] != "-" for row in cells)]
+    return [heads[i] for i in kept], [[row[i] for i in kept] for row in cells]
 
 
 def fits(found: dict[str, Any]) -> Table | None:
@@ -78,6 +81,21 @@ def fits(found: dict[str, Any]) -> Table | None:
     rows = []
     for each in found["fits"]:
         parameters = [f"{name} {estimate(e)}" for name, e in each["parameters"].items()]
-        peak = "-" if each["peak"] is None else f"{each['peak']:.1f}"
-        rows.append([each["law"], "; ".join(parameters), f"{each['residual']:.1%}", peak])
+        holds = "" if each["holds"] else ", does not hold"
+        peak = "" if each["law"] != "universal" else estimate(each["peak"])
+        rows.append([each["law"], "; ".join(parameters), f"{each['residual']:.1%}{holds}", peak])
     return ["law fitted", "parameters (95 % interval)", "residual", "peak at"], rows
+
+
+def notes(found: dict[str, Any]) -> list[str]:
+    """What must be known of the fits: why there is none, or no peak."""
+    out = [found["fits_why"]] if found["fits_why"] else []
+    for each in found["fits"]:
+        if each["peak_why"]:
+            out.append(f"no peak: {each['peak_why']}")
+        if not each["holds"]:
+            out.append(
+                f"{each['law']}: sizes differ from the law by more than their repetitions do"
+                f" (p = {each['lack_of_fit_p']:.1g}), so its parameters have no intervals"
+            )
+    return out

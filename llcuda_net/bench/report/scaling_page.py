@@ -8,8 +8,7 @@ from llcuda_net.bench.report import plots, scaling
 from llcuda_net.bench.report.cells import RATES, Table, rate_of
 from llcuda_net.bench.report.page import Card, Section
 from llcuda_net.bench.report.page import page as whole
-from llcuda_net.bench.statistics.estimates import Estimate
-from llcuda_net.bench.statistics.laws import Fit
+from llcuda_net.bench.statistics.fits import Fit
 from llcuda_net.util.numbers import three_digits
 
 
@@ -33,9 +32,10 @@ def page(found: dict[str, Any]) -> str:
             [scaling.table(found)],
         )
     ]
-    laws = scaling.fits(found)
-    if laws is not None:
-        sections.append(Section("Laws", tables=[laws]))
+    laws, notes = scaling.fits(found), scaling.notes(found)
+    text = " ".join(f"{note[:1].upper()}{note[1:]}." for note in notes)
+    tables = [] if laws is None else [laws]
+    sections.append(Section("Laws", text, tables=tables, alone=bool(notes)))
     sections.append(Section("Each rank of the largest run", tables=[_ranks(found)]))
     if last["mpi"]:
         costs = [[name, three_digits(value)] for name, value in last["mpi"].items()]
@@ -63,7 +63,7 @@ def _cards(found: dict[str, Any]) -> list[Card]:
     last, over, rate = found["rows"][-1], found["over"], rate_of(found)
     speed = three_digits(last[rate]["value"])
     cards = [(speed, f"{RATES[rate]} with {last['size']} {over}", "")]
-    if len(found["rows"]) > 1:
+    if last["speedup"] is not None:
         cards.append((f"{last['speedup']['value']:.2f}", f"speedup with {last['size']}", ""))
         cards.append((f"{last['efficiency']:.0%}", "efficiency", ""))
     return cards
@@ -73,7 +73,9 @@ def _speedups(found: dict[str, Any]) -> plots.Figure | None:
     rows = found["rows"]
     sizes = [float(row["size"]) for row in rows]
     base = rows[0][rate_of(found)]["value"]
-    measured = [(row["size"], row["speedup"]) for row in rows]
+    measured = [(row["size"], row["speedup"]) for row in rows if row["speedup"]]
+    if not measured:
+        return None
     series = [
         plots.Series("ideal", [(n, n / sizes[0]) for n in (sizes[0], sizes[-1])], "dashed", 5),
         plots.Series(
@@ -84,13 +86,10 @@ def _speedups(found: dict[str, Any]) -> plots.Figure | None:
             [None if e["low"] is None else (e["low"], e["high"]) for _, e in measured],
         ),
     ]
-    steps = [sizes[0] + (sizes[-1] - sizes[0]) * i / 40 for i in range(41)]
     for colour, each in enumerate(found["fits"], 1):
-        law = Fit(
-            each["law"],
-            {name: Estimate.from_dict(e) for name, e in each["parameters"].items()},
-            each["residual"],
-        )
+        law = Fit.from_dict(each)
+        first, last = law.sizes[0], law.sizes[-1]
+        steps = [first + (last - first) * i / 40 for i in range(41)]
         points = [(n, y / base) for n, y in zip(steps, law.at(steps), strict=True)]
         series.append(plots.Series(each["law"], points, "dashed", colour))
     across = plots.Axis(found["over"], "linear", sizes[0], sizes[-1], sizes)
