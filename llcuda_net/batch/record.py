@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+#: The ways that a request may take: to an llcuda-server, to another server, and to the second one
+#: of a comparison, whichever it is.
+GATEWAY, SERVER, DIRECT = "gateway", "server", "direct"
+
 
 class Outcome(StrEnum):
     """How a request ended. Only DONE has a latency; the others are counted, never mixed in."""
@@ -25,7 +29,7 @@ class Record:
 
     Attributes:
         number: its place in the schedule, which also chooses its prompt.
-        path: the way it took, "gateway" or "direct".
+        path: the way it took: GATEWAY, SERVER or DIRECT.
         intended: when it was meant to be sent; in a closed loop, when its worker was free.
         sent: when it was; nan if it never was.
         chunks: when each piece of the answer arrived.
@@ -44,7 +48,7 @@ class Record:
 
     number: int
     intended: float
-    path: str = "gateway"
+    path: str = SERVER
     sent: float = math.nan
     chunks: array[float] = field(default_factory=lambda: array("d"))
     ended: float = math.nan

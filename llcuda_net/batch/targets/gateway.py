@@ -39,6 +39,7 @@ class GatewayTarget:
             str(upstreams[0].get("model") or "unknown"),
             sum(int(each.get("slots") or 0) for each in upstreams),
             f"llcuda-server {version}",
+            "llcuda",
         )
 
     async def ask(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from llcuda_net.batch.record import Record
+from llcuda_net.batch.record import GATEWAY, SERVER, Record
 from llcuda_net.errors import Overloaded, UpstreamBusy
 
 #: Seconds since the run's start.
@@ -22,15 +22,30 @@ class About:
         model: its name.
         slots: of all upstreams together; None where the server does not say.
         version: which software it is, for people.
+        api: by which it is asked: "llcuda", "llama" or "openai".
+        context: tokens that a prompt and its answer may have together; None where it does not say.
     """
 
     model: str
     slots: int | None
     version: str
+    api: str = ""
+    context: int | None = None
+
+    @property
+    def path(self) -> str:
+        """What the way to it is called in records: only an llcuda-server is a gateway."""
+        return GATEWAY if self.version.startswith("llcuda-server") else SERVER
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"model": self.model, "slots": self.slots, "version": self.version}
+        return {
+            "model": self.model,
+            "slots": self.slots,
+            "version": self.version,
+            "api": self.api,
+            "context": self.context,
+        }
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ class LlamaTarget:
             RequestError: it does not say.
         """
         found = await self._server.ask()
-        return About(found.model, found.slots, f"llama-server {found.build}".strip())
+        return About(found.model, found.slots, f"llama-server {found.build}".strip(), "llama")
 
     async def ask(
         self,

@@ -91,7 +91,7 @@ class OpenAITarget:
             self._model = named[0].id
             self._owner = named[0].owned_by or ""
         elif self._model is None:
-            raise Unsupported(f"{self.name} lists no model: name one with --direct-model")
+            raise Unsupported(f"{self.name} lists no model: name one with --model (--direct-model)")
 
     async def _models(self) -> list[_Model]:
         with overloaded_when_busy(), unreachable("the server cannot be reached"):
@@ -101,7 +101,7 @@ class OpenAITarget:
         """The model, and who says to own it; such a server does not say its slots."""
         await trio.lowlevel.checkpoint()
         owner = f" ({self._owner})" if self._owner else ""
-        return About(self._model or "unknown", None, f"OpenAI-compatible server{owner}")
+        return About(self._model or "unknown", None, f"OpenAI-compatible server{owner}", "openai")
 
     async def ask(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_net.upstream.llama.transport.origin import Origin
 
 #: By which API a server with a URL is asked.
-Api = Literal["auto", "llama", "openai"]
+Api = Literal["auto", "llama", "openai", "llcuda"]
 #: Seconds for a server to say which it is.
 _WHICH_TIMEOUT = 5.0
 
@@ -46,7 +47,8 @@ async def open_target(
         connections: to an llcuda-server.
         token, tls, tls_ca: for an llcuda-server, as for `llcuda_net.connect`.
         api_key: of a server with a URL, where it asks for one.
-        api: by which API a server with a URL is asked; "auto" looks which one it has.
+        api: by which API a server with a URL is asked; "auto": OpenAI's where the URL ends with
+            /v1, else what the server has.
         model: to be asked by the OpenAI API; None: the first one that the server lists.
         stall_timeout: seconds without a token before a server with a URL is given up.
         options: more for `llcuda_net.connect`.
@@ -58,7 +60,9 @@ async def open_target(
     """
     async with AsyncExitStack() as stack:
         if server.startswith(("http://", "https://")):
-            if api == "openai" or (api == "auto" and await speaks_openai(server, api_key)):
+            if api == "openai" or (
+                api == "auto" and (is_openai(server) or await speaks_openai(server, api_key))
+            ):
                 openai = OpenAITarget(
                     server, model=model, api_key=api_key, stall_timeout=stall_timeout
                 )
@@ -84,6 +88,11 @@ async def open_target(
             for _ in range(max(1, connections))
         ]
         yield GatewayTarget(server, clients)
+
+
+def is_openai(url: str) -> bool:
+    """Whether a URL is that of an OpenAI API by its path."""
+    return re.search(r"/v1(/chat/completions)?/*$", url) is not None
 
 
 async def speaks_openai(url: str, api_key: str | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llcuda_net.batch.record import DIRECT, GATEWAY
 from llcuda_net.bench.report.cells import Table, estimate, grid, server
 from llcuda_net.bench.statistics.summary import NAMES, parts
 from llcuda_net.util.numbers import three_digits
@@ -24,7 +25,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     for path, summary in found["paths"].items():
         about = summary["about"]
         out += [
-            f"{label(path, about)}: {who(about)}",
+            f"{path}: {who(about)}",
             f"{found['schedule']}; {counts(summary)}",
             "",
             *grid(*table("ms (95 % interval)", summary)),
@@ -38,17 +39,21 @@ def lines(found: dict[str, Any]) -> list[str]:
     for metric, cost in found.get("cost", {}).items():
         if cost is not None:
             out.append(
-                f"the gateway's own cost, {COSTS[metric]}: median"
+                f"{cost_of(found)}, {COSTS[metric]}: median"
                 f" {estimate(cost['median'], ' ms')}, mean {estimate(cost['mean'], ' ms')},"
                 f" {cost['pairs']} pairs"
             )
     return [*out, client(found)]
 
 
-def label(path: str, about: dict[str, Any]) -> str:
-    """The name of a path: a server that is no llcuda-server is no gateway."""
-    gateway = about["version"].startswith("llcuda-server")
-    return "server" if path == "gateway" and not gateway else path
+def first(found: dict[str, Any]) -> dict[str, Any]:
+    """The figures of the server that was asked, not those of the one beside it."""
+    return next(summary for path, summary in found["paths"].items() if path != DIRECT)
+
+
+def cost_of(found: dict[str, Any]) -> str:
+    """What the difference between both ways is: a cost only where one leads to the other."""
+    return "the gateway's own cost" if GATEWAY in found["paths"] else "server minus direct"
 
 
 def who(about: dict[str, Any]) -> str:

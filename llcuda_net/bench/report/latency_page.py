@@ -26,12 +26,12 @@ def page(found: dict[str, Any]) -> str:
         about = summary["about"]
         sections.append(
             Section(
-                latency.label(path, about).capitalize(),
+                path.capitalize(),
                 f"{latency.who(about)}. {found['schedule']}; {latency.counts(summary)}.",
                 tables=[latency.table("Milliseconds", summary)],
             )
         )
-    main = found["paths"]["gateway"]
+    main = latency.first(found)
     sections += [
         Section(
             "Shape",
@@ -55,7 +55,7 @@ def page(found: dict[str, Any]) -> str:
 
 
 def _cards(found: dict[str, Any]) -> list[Card]:
-    metrics = found["paths"]["gateway"]["metrics"]
+    metrics = latency.first(found)["metrics"]
     values = [(metric, key, metrics[metric].get(key)) for metric, key in _CARDS]
     return [
         (f"{three_digits(value['value'])} ms", f"{NAMES[metric]}, {key}", interval(value))
@@ -88,11 +88,11 @@ def _cost(found: dict[str, Any]) -> list[Section]:
         return []
     text = "Each prompt went both ways, in random order: differences pair by pair."
     table = (["Milliseconds added to", "Median", "Mean", "Pairs"], rows)
-    return [Section("The gateway's own cost", text, tables=[table])]
+    return [Section(latency.cost_of(found).capitalize(), text, tables=[table])]
 
 
 def _work(found: dict[str, Any]) -> list[Section]:
-    post = found["paths"]["gateway"].get("post")
+    post = latency.first(found).get("post")
     if post is None:
         return []
     rows = [["per answer", *[estimate(post.get(key)) for key in ("mean", *PERCENTILES)]]]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from llcuda_net.batch.record import DIRECT, GATEWAY
 from llcuda_net.batch.targets.interface import Target
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.batch.targets.opening import Api
@@ -40,7 +41,7 @@ class Direct:
     Attributes:
         server: its address, or STARTED.
         api, model: see `open_target`.
-        api_key: for it alone; None: that of the settings' access.
+        api_key: of it alone, where it asks for one.
     """
 
     server: str
@@ -146,18 +147,17 @@ class LatencyBench:
             stack = await cleanup.enter_async_context(settings.running())
             targets: dict[str, Target] = {}
             access = settings.with_key(stack.api_key)
-            targets["gateway"] = await cleanup.enter_async_context(access.open(stack.server))
-            await self._introduce("gateway", stack.server, targets["gateway"])
+            server = await cleanup.enter_async_context(access.open(stack.server))
+            targets[await self._introduce(stack.server, server)] = server
             if direct is not None:
                 # The key of what was started is for it, and for no other server.
-                access = settings.with_key(direct.api_key)
+                access = replace(settings.access, api_key=direct.api_key)
                 address = direct.server
                 if direct.server == STARTED and stack.upstream is not None:
                     access, address = settings.with_key(stack.api_key), stack.upstream
-                targets["direct"] = await cleanup.enter_async_context(
-                    access.open(address, api=direct.api, model=direct.model)
-                )
-                await self._introduce("direct", address, targets["direct"])
+                access = replace(access, api=direct.api, model=direct.model)
+                targets[DIRECT] = await cleanup.enter_async_context(access.open(address))
+                await self._introduce(address, targets[DIRECT], DIRECT)
             # A chat API knows nothing but chats: then both paths get the same chat.
             self._chat = any(isinstance(each, OpenAITarget) for each in targets.values())
             after, self._work = settings.kernels.prepare()
@@ -172,9 +172,12 @@ class LatencyBench:
                     record.session = None if record.session is None else record.number
                 self.runs.append(found)
 
-    async def _introduce(self, path: str, address: str, target: Target) -> None:
+    async def _introduce(self, address: str, target: Target, path: str = "") -> str:
+        """Note what a server says of itself; returns what the way to it is called."""
         about = await target.about()
+        path = path or about.path
         self._about[path] = {"address": without_credentials(address), **about.as_dict()}
+        return path
 
     def _plan(self, repeat: int) -> Plan:
         """What a repetition sends: the same prompts, at moments of its own."""
@@ -194,7 +197,7 @@ class LatencyBench:
 
     def figures(self, found: dict[str, Any]) -> None:
         """Fill the document with what the runs gave."""
-        seed, both = self.settings.request.seed, "direct" in self._about
+        seed, both = self.settings.request.seed, DIRECT in self._about
         everything = [record for run in self.runs for record in run.measured]
         found["schedule"] = self._schedule.describe()
         if both:
@@ -236,7 +239,7 @@ class LatencyBench:
             for run in self.runs:
                 own = [record for record in run.measured if record.path == path]
                 for name, value in headline(summarise(own)).items():
-                    key = name if path == "gateway" else f"{name}, direct"
+                    key = f"{name}, direct" if path == DIRECT else name
                     repetitions.setdefault(key, []).append(value)
         return {k: values for k, values in repetitions.items() if len(values) == len(self.runs)}
 
@@ -258,7 +261,7 @@ class LatencyBench:
                 for path, summary in found["paths"].items()
                 if summary["cached_tokens"]
             ]
-        if "direct" in self._about and self.load.rate is not None:
+        if {GATEWAY, DIRECT} <= self._about.keys() and self.load.rate is not None:
             found["cautions"].append(
                 "direct requests take slots that llcuda-server does not know to be taken:"
                 " compare the two ways at a rate that leaves slots free"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from llcuda_net.batch.record import Record, measured
+from llcuda_net.batch.record import SERVER, Record, measured
 from llcuda_net.batch.targets.interface import PostProcess, Target
 from llcuda_net.batch.targets.opening import open_target
 from llcuda_net.bench.runs import noop
@@ -115,7 +115,7 @@ async def self_test(plan: Plan, say: Say = silent) -> Ceiling:
         listening(noop.COMMAND, "the no-op server") as address,
         open_target(address) as target,
     ):
-        paths: dict[str, Target] = {"gateway": target}
+        paths: dict[str, Target] = {SERVER: target}
         prompts = Prompts(["nothing"], "nothing")
         fast = replace(
             plan,

@@ -14,7 +14,7 @@ import trio
 from llcuda_net.batch import post_process
 from llcuda_net.batch.histogram import Histogram
 from llcuda_net.batch.mpi import Communicator
-from llcuda_net.batch.record import GAP, outcomes, values
+from llcuda_net.batch.record import GAP, SERVER, outcomes, values
 from llcuda_net.batch.targets.interface import Target
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs.once import Once, Say, once, silent
@@ -24,6 +24,7 @@ from llcuda_net.bench.statistics.summary import BATCHES, phases, rates
 from llcuda_net.bench.workload import prompts, schedules
 from llcuda_net.bench.workload.load import Plan
 from llcuda_net.bench.workload.validity import Bounds
+from llcuda_net.config.upstreams import without_credentials
 from llcuda_net.errors import ConfigError, ConnectError, LlcudaError
 
 #: Messages by which the clocks are aligned and the messages' own cost is measured.
@@ -84,10 +85,12 @@ async def point(
     server = servers[communicator.rank % len(servers)]
     request = settings.request
     about: dict[str, Any] = {}
+    path = SERVER
     async with _open_or_say(server, settings.access) as (target, error):
         if target is not None:
             try:
-                about = (await target.about()).as_dict()
+                said = await target.about()
+                about, path = said.as_dict(), said.path
             except LlcudaError as problem:
                 error = str(problem)
         failures = await communicator.gather(error)
@@ -115,12 +118,12 @@ async def point(
         )
         begins = trio.current_time() + (start + offset - time.monotonic())
         found = await once(
-            plan, {"gateway": target}, after=after, say=say, label="rank 0:", start=begins
+            plan, {path: target}, after=after, say=say, label="rank 0:", start=begins
         )
     own = {
         "rank": communicator.rank,
         "host": communicator.host,
-        "server": server,
+        "server": without_credentials(server),
         "about": about,
         "cores": document.cores(),
         "inflight": inflight,

@@ -20,7 +20,7 @@ class Access:
 
     Attributes:
         token, tls, tls_ca, connections: for an llcuda-server.
-        api_key: for a server with a URL.
+        api_key, api, model: for a server with a URL.
     """
 
     connections: int = 1
@@ -28,10 +28,10 @@ class Access:
     tls: bool = False
     tls_ca: str | None = None
     api_key: str | None = None
+    api: Api = "auto"
+    model: str | None = None
 
-    def open(
-        self, server: str, *, api: Api = "auto", model: str | None = None
-    ) -> AbstractAsyncContextManager[Target]:
+    def open(self, server: str) -> AbstractAsyncContextManager[Target]:
         """The target at an address, for the length of a block."""
         return open_target(
             server,
@@ -40,8 +40,8 @@ class Access:
             tls=self.tls,
             tls_ca=self.tls_ca,
             api_key=self.api_key,
-            api=api,
-            model=model,
+            api=self.api,
+            model=self.model,
         )
 
 
@@ -156,6 +156,8 @@ class Settings:
             "start": self.start.kind if self.start else None,
             "slots": self.start.slots if self.start else None,
             "connections": self.access.connections,
+            "api": self.access.api,
+            "model": self.access.model,
             "cuda": [self.kernels.work, self.kernels.iterations, self.kernels.post],
         }
 

@@ -66,7 +66,7 @@ async def sweep(
             servers = [each.server for each in stacks]
         if curve.over == "servers" and len(servers) < max(curve.sizes):
             raise ConfigError(
-                f"--sweep up to {max(curve.sizes)} servers needs as many: --server A,B,… or --start"
+                f"--sweep up to {max(curve.sizes)} servers needs as many: --target A,B,… or --start"
             )
 
         async def one(size: int, repeat: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from llcuda_net.batch.record import SERVER
 from llcuda_net.batch.targets.interface import PostProcess, Target
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs import steps
@@ -19,6 +20,7 @@ from llcuda_net.bench.statistics.knee import knee, saturated
 from llcuda_net.bench.workload import prompts, schedules
 from llcuda_net.bench.workload.load import Plan
 from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, shared
+from llcuda_net.config.upstreams import without_credentials
 
 #: Shares of the capacity that the rates "auto" offer.
 _SHARES = (0.25, 0.5, 0.75, 0.9, 1.0, 1.25)
@@ -66,6 +68,7 @@ class ThroughputBench:
         self._prompts = prompts.parse(settings.request.prompts, seed=settings.request.seed)
         self._ceiling: Ceiling | None = None
         self._about: dict[str, Any] = {}
+        self._path = SERVER
         self._work = ""
 
     def __repr__(self) -> str:
@@ -97,7 +100,8 @@ class ThroughputBench:
             settings.with_key(stack.api_key).open(stack.server) as target,
         ):
             about = await target.about()
-            self._about = {"address": stack.server, **about.as_dict()}
+            self._about = {"address": without_credentials(stack.server), **about.as_dict()}
+            self._path = about.path
             after, self._work = settings.kernels.prepare()
             if settings.self_test:
                 self._ceiling = await self_test(self._closed(self.concurrency[-1], 0), self._say)
@@ -120,7 +124,7 @@ class ThroughputBench:
                 step.runs.append(
                     await once(
                         plan(step, number),
-                        {"gateway": target},
+                        {self._path: target},
                         after=after,
                         say=self._say,
                         label=label,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llcuda_net.batch.histogram import Histogram
-from llcuda_net.batch.record import GAP, GAP_MEANING, METRICS, Record, outcomes, values
+from llcuda_net.batch.record import DIRECT, GAP, GAP_MEANING, METRICS, Record, outcomes, values
 from llcuda_net.bench.statistics.estimates import (
     Estimate,
     bootstrap_mean,
@@ -129,18 +129,19 @@ def parts(means: dict[str, dict[str, float | None]]) -> list[tuple[str, float]]:
 
 
 def difference(records: Sequence[Record], metric: str, *, seed: int = 0) -> dict[str, Any] | None:
-    """What the gateway adds to the direct way, pair by pair, in milliseconds.
+    """What the first way takes more than the direct one, pair by pair, in milliseconds.
 
     Each prompt went both ways, so that what differs between prompts cancels; the interval is of the
     median (and the mean) of the pairs' differences, by moving blocks.
     """
     get = METRICS[metric][1]
-    pairs: dict[tuple[int, int], dict[str, float]] = {}
+    pairs: dict[tuple[int, int], dict[bool, float]] = {}
     for record in records:
         value = get(record) if record.done else None
         if value is not None:
-            pairs.setdefault((record.number, record.turn), {})[record.path] = value
-    deltas = [both["gateway"] - both["direct"] for both in pairs.values() if len(both) == 2]
+            both = pairs.setdefault((record.number, record.turn), {})
+            both[record.path == DIRECT] = value
+    deltas = [both[False] - both[True] for both in pairs.values() if len(both) == 2]
     if not deltas:
         return None
     median = bootstrap_quantiles([[delta] for delta in deltas], [0.5], seed=seed)[0]

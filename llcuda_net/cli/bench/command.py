@@ -21,7 +21,8 @@ commands:
 
 examples:
   llcuda bench latency --start demo --rate 4 --html latency.html
-  llcuda bench throughput --server 127.0.0.1:9000 --json new.json
+  llcuda bench latency --target http://127.0.0.1:11434/v1 --model llama3.2
+  llcuda bench throughput --target 127.0.0.1:9000 --json new.json
   llcuda bench scaling --sweep 1,2,4 --start demo
   llcuda bench latency --help
 
@@ -35,7 +36,8 @@ def make_parser() -> Parser:
     parser = Parser(
         prog=PROG,
         usage="%(prog)s [--help] COMMAND ...",
-        description="Measure an llcuda-server, or the server behind it.",
+        description="Measure any server with an OpenAI-compatible API, a llama-server, or an"
+        " llcuda-server.",
         epilog=_EPILOG.format(commands=commands),
     )
     parser.add_argument(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -20,16 +19,18 @@ meant to be sent, so that a server that stalls cannot hide it by being asked les
 _EPILOG = """\
 examples:
   {call} --start demo --rate 4 --html latency.html
-  {call} --server 127.0.0.1:9000 --rate 10 --repeats 5 --json new.json
-  {call} --server 127.0.0.1:9000 --direct http://127.0.0.1:8080
-  {call} --server 127.0.0.1:9000 --direct https://host/v1 --direct-api openai
-  {call} --server http://127.0.0.1:8080 --inflight 4 --iters 200
+  {call} --target 127.0.0.1:9000 --rate 10 --repeats 5 --json new.json
+  {call} --target 127.0.0.1:9000 --direct http://127.0.0.1:8080
+  {call} --target 127.0.0.1:9000 --direct https://host/v1 --direct-api openai
+  {call} --target http://127.0.0.1:11434/v1 --model llama3.2 --rate 2
   {call} --start demo --direct started --rate 4
 
+A server with the OpenAI API gets each prompt as a chat of one message. Its key: OPENAI_API_KEY, or
+--api-key-file.
+
 With --direct each prompt goes both ways, in random order, and the gateway's own cost is the median
-of the pairs' differences. With --start, "--direct started" is the upstream that was started. A
-server with an OpenAI-compatible /v1/chat/completions gets each prompt as a chat of one message, and
-then the gateway does, too. Its key: LLCUDA_DIRECT_KEY, or --api-key-file.
+of the pairs' differences; if one gets chats, both do. With --start, "--direct started" is the
+upstream that was started. Its key: LLCUDA_DIRECT_KEY, or --api-key-file.
 
 Percentiles are reported where at least ten requests lie beyond them: p50 needs 20, p99 needs 1,000.
 exit codes: 0 measured, 1 the run is INVALID or --compare found something worse, 2 usage,
@@ -119,8 +120,8 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
     direct = None
     if args.direct is not None:
         key = None
-        if args.api_key_file is None and args.direct != STARTED:
-            key = os.environ.get("LLCUDA_DIRECT_KEY", "").strip() or None
+        if args.direct != STARTED:
+            key = options.api_key(args, args.direct, "LLCUDA_DIRECT_KEY")
         direct = Direct(args.direct, args.direct_api, args.direct_model, key)
     load = Load(
         rate=args.rate,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,16 +17,29 @@ if TYPE_CHECKING:
     from llcuda_net.bench.runs.settings import Settings
 
 DEFAULT_SERVER = "127.0.0.1:9000"
+#: The environment variable with the key of a server that has a URL: that of OpenAI's clients.
+KEY = "OPENAI_API_KEY"
 
 
 def add_target(parser: Parser, tool: Tool) -> None:
     """Which server to ask."""
     group = parser.add_argument_group("which server to ask")
     group.add_argument(
-        "--server",
-        metavar="ADDRESS",
-        help="llcuda-server (HOST:PORT), or a llama-server or OpenAI-compatible server (http://…);"
-        f" default {DEFAULT_SERVER}",
+        "--target",
+        metavar="URL|HOST:PORT",
+        help="an OpenAI-compatible server or a llama-server by its URL, such as http://HOST:PORT/v1,"
+        f" or an llcuda-server by HOST:PORT; default {DEFAULT_SERVER}",
+    )
+    group.add_argument("--server", dest="target", help=argparse.SUPPRESS)  # its older name
+    group.add_argument(
+        "--api",
+        choices=("auto", "openai", "llama", "llcuda"),
+        default="auto",
+        help="what it is asked by: the OpenAI API, llama-server's own, llcuda's protocol; auto:"
+        " OpenAI's at a URL that ends with /v1, else what it has (auto)",
+    )
+    group.add_argument(
+        "--model", metavar="NAME", help="by the OpenAI API (default: the first that it lists)"
     )
     demo = "llcuda-server before the built-in engine with the demonstration model"
     others = "".join(f", or before a {name} upstream" for name in tool.upstreams)
@@ -53,7 +67,9 @@ def add_target(parser: Parser, tool: Tool) -> None:
     group.add_argument("--token-file", metavar="FILE", help="the token for llcuda-server")
     group.add_argument("--tls", action="store_true", help="speak TLS to llcuda-server")
     group.add_argument("--tls-ca", metavar="FILE", help="certificates to trust; implies --tls")
-    group.add_argument("--api-key-file", metavar="FILE", help="the key for a server with a URL")
+    group.add_argument(
+        "--api-key-file", metavar="FILE", help=f"the key for a server with a URL (default: {KEY})"
+    )
     group.add_argument("--connections", type=positive, default=1, help="to llcuda-server")
 
 
@@ -131,25 +147,27 @@ def settings_of(options: argparse.Namespace, tool: Tool) -> Settings:
     """
     from llcuda_net.bench.runs.settings import Access, Kernels, Request, Settings, Start
 
-    if options.start and options.server:
-        fail("give --server or --start, not both")
-    key = None
-    if options.api_key_file is not None:
-        key = read_secret(options.api_key_file, "API key file").strip()
+    if options.start and options.target:
+        fail("give --target or --start, not both")
+    if options.start and (options.api != "auto" or options.model):
+        fail("--api and --model go with --target")
     start = None
     if options.start:
         upstream = tool.upstreams.get(options.start)
         start = Start(
             options.start, options.slots, options.rate_per_slot, options.durability, upstream
         )
+    target = target_of(options)
     return Settings(
-        server=options.server or DEFAULT_SERVER,
+        server=target,
         access=Access(
             connections=options.connections,
             token=read_token(options.token_file),
             tls=options.tls,
             tls_ca=options.tls_ca,
-            api_key=key,
+            api_key=api_key(options, target, KEY),
+            api=options.api,
+            model=options.model,
         ),
         start=start,
         request=Request(
@@ -164,6 +182,40 @@ def settings_of(options: argparse.Namespace, tool: Tool) -> Settings:
         max_lag=options.max_lag,
         self_test=not options.no_self_test,
     )
+
+
+def target_of(options: argparse.Namespace) -> str:
+    """The address of what is asked: a URL, or HOST:PORT for llcuda's protocol. May be a list.
+
+    Raises:
+        CommandError: the API is none of such an address.
+    """
+    target: str = options.target or DEFAULT_SERVER
+    addresses = target.split(",")
+    if options.api == "llcuda" and any("://" in address for address in addresses):
+        fail("--api llcuda takes HOST:PORT, not a URL")
+    if options.api in ("openai", "llama"):
+        addresses = [each if "://" in each else f"http://{each}" for each in addresses]
+    if options.model and not any("://" in address for address in addresses):
+        fail("--model goes with a URL, or with --api openai: an llcuda-server chooses by itself")
+    return ",".join(addresses)
+
+
+def api_key(options: argparse.Namespace, address: str, variable: str) -> str | None:
+    """The key for a server: from --api-key-file, or else from the environment; None: no key.
+
+    The variable is not read where no key could be sent: to what is no URL, or has a user.
+
+    Raises:
+        CommandError, ConfigError: the file cannot be read, or there is more than a key in it.
+    """
+    if options.api_key_file is not None:
+        key = read_secret(options.api_key_file, "API key file").strip()
+        return key if key.isprintable() else fail("the API key file must hold one line, the key")
+    if "://" not in address or "@" in address:
+        return None
+    key = os.environ.get(variable, "").strip()
+    return (key if key.isprintable() else fail(f"{variable} must be one line")) or None
 
 
 def positive(text: str) -> int:

@@ -33,14 +33,14 @@ are GPUs, and all answer each search together (llcuda_kernels.ShardedStore).
 _EPILOG = """\
 examples:
   {call} --sweep 1,2,4 --start {start} --slots 64 --html scaling.html
-  {call} --sweep 1,2,4 --mode strong --inflight 16 --server 127.0.0.1:9000
+  {call} --sweep 1,2,4 --mode strong --inflight 16 --target 127.0.0.1:9000
   {call} --sweep 1,2,3,4 --over servers --start {start} --ranks 2
-  mpirun -n 4 {call} --server 127.0.0.1:9000 --json four.json
+  mpirun -n 4 {call} --target 127.0.0.1:9000 --json four.json
   {call} --work search --sweep 1,2 --mode strong --rows 10000000 --gather nccl
 
 Without --sweep it is one point: what as many ranks as mpirun starts (one without it) reach.
 weak: each rank keeps --inflight requests going, so the load grows with the ranks. strong: all ranks
-together keep --inflight going. Servers (--server A,B) are shared out over the ranks in turn. With
+together keep --inflight going. Servers (--target A,B) are shared out over the ranks in turn. With
 --work search each rank brings --rows (weak: vectors/s are to grow), or all share them (strong:
 searches/s).
 Ranks need the extra `mpi`, too: pip install 'llcuda-net[bench,mpi]'.
@@ -244,7 +244,16 @@ def _sweep(args: argparse.Namespace, settings: Settings, load: Load) -> list[dic
         """A rank, with the files of this command, whose contents are no arguments."""
         request = settings.request
         given = [
-            *("--server", settings.server, "--mode", load.mode, "--inflight", str(load.inflight)),
+            *(
+                "--target",
+                settings.server,
+                "--api",
+                args.api,
+                "--mode",
+                load.mode,
+                "--inflight",
+                str(load.inflight),
+            ),
             *("--seconds", str(load.seconds), "--warmup", str(load.warmup)),
             *("--seed", str(request.seed), "--prompts", request.prompts),
             *("--max-tokens", str(request.max_tokens), "--timeout", str(request.timeout)),
@@ -253,7 +262,7 @@ def _sweep(args: argparse.Namespace, settings: Settings, load: Load) -> list[dic
         ]
         for option in ("natural_ends", "cache_prompt", "tls", "cuda_post"):
             given += [f"--{option.replace('_', '-')}"] * getattr(args, option)
-        for option in ("token_file", "tls_ca", "api_key_file", "cuda_work"):
+        for option in ("token_file", "tls_ca", "api_key_file", "cuda_work", "model"):
             value = getattr(args, option)
             given += [f"--{option.replace('_', '-')}", str(value)] if value else []
         return [sys.executable, "-m", "llcuda_net.cli.main", *name.split()[1:], *given]

@@ -19,9 +19,9 @@ what is offered and not carried. With --slo, goodput: answers that kept the obje
 _EPILOG = """\
 examples:
   {call} --start demo --slo ttft=200ms,tpot=20ms --html throughput.html
-  {call} --server 127.0.0.1:9000 --concurrency 1,2,4,8,16 --rates none
-  {call} --server 127.0.0.1:9000 --rates 1,2,4,8 --json new.json
-  {call} --server http://127.0.0.1:8080 --inflight 1,2,4,8
+  {call} --target 127.0.0.1:9000 --concurrency 1,2,4,8,16 --rates none
+  {call} --target 127.0.0.1:9000 --rates 1,2,4,8 --json new.json
+  {call} --target http://127.0.0.1:11434/v1 --model llama3.2 --inflight 1,2,4,8
 
 Each load is held for --warmup and --seconds, every second round backwards, so that what drifts
 meets all loads alike. --rates auto offers shares of the greatest requests/s that the closed loops

@@ -77,9 +77,9 @@ async def test_latency_of_two_ways(
     found = document.begin("t", [], 1, bench.as_dict())
     bench.figures(found)
     paths = found["paths"]
-    assert paths["gateway"]["requests"] == paths["direct"]["requests"] == 2 * 50
-    assert paths["gateway"]["metrics"]["ttft"]["p50"]["value"] == pytest.approx(13)
-    assert paths["gateway"]["metrics"]["gap"]["p50"]["value"] == pytest.approx(1)
+    assert paths["server"]["requests"] == paths["direct"]["requests"] == 2 * 50
+    assert paths["server"]["metrics"]["ttft"]["p50"]["value"] == pytest.approx(13)
+    assert paths["server"]["metrics"]["gap"]["p50"]["value"] == pytest.approx(1)
     assert found["cost"]["service_ttft"]["median"]["value"] == pytest.approx(3)
     assert found["cost"]["tpot"]["median"]["value"] == pytest.approx(0, abs=1e-6)
     assert len(found["repetitions"]["ttft p50"]) == 2

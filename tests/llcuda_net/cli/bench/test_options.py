@@ -24,7 +24,7 @@ def test_times() -> None:
 
 @pytest.mark.parametrize("name", ["latency", "throughput", "scaling"])
 def test_no_time_is_no_measurement(bench: Bench, name: str) -> None:
-    code, _, err = bench(name, "--server", "127.0.0.1:1", "--seconds", "0")
+    code, _, err = bench(name, "--target", "127.0.0.1:1", "--seconds", "0")
     assert code == 2
     assert "--seconds: must be above 0, not 0" in err
 
@@ -47,7 +47,7 @@ def test_help_has_an_example_of_each(bench: Bench) -> None:
         assert f"llcuda bench {name} --" in said
         code, _, own = bench(name, "--help")
         assert code == 0
-        for flag in ("--server", "--iters", "--max-tokens", "--n_predict", "--inflight", "--json",
+        for flag in ("--target", "--iters", "--max-tokens", "--n_predict", "--inflight", "--json",
                      "--cuda-work", "--cuda-iters", "--cuda-post", "examples:",
                      "exit codes:", f"  llcuda bench {name} --"):  # fmt: skip
             assert flag in own

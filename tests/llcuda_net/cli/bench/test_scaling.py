@@ -11,7 +11,7 @@ from tests.llcuda_net.cli.bench.conftest import QUICK, Bench, came_through
 
 def test_ranks_are_started_and_added_up(upstream: str, bench: Bench) -> None:
     code, found, said = bench(
-        "scaling", "--sweep", "2", "--server", upstream, "--inflight", "3", "--seconds", "0.4",
+        "scaling", "--sweep", "2", "--target", upstream, "--inflight", "3", "--seconds", "0.4",
         "--repeats", "1", *QUICK,
     )  # fmt: skip
     came_through(code, found, said)
@@ -29,7 +29,7 @@ def test_ranks_are_started_and_added_up(upstream: str, bench: Bench) -> None:
 def test_a_sweep_of_ranks(tmp_path: Path, upstream: str, bench: Bench) -> None:
     page = tmp_path / "s.html"
     code, found, said = bench(
-        "scaling", "--sweep", "1,2,3,4", "--server", upstream, "--inflight", "3", "--seconds", "1",
+        "scaling", "--sweep", "1,2,3,4", "--target", upstream, "--inflight", "3", "--seconds", "1",
         "--repeats", "2", "--html", str(page), *QUICK,
     )  # fmt: skip
     came_through(code, found, said)
@@ -53,10 +53,10 @@ def test_one_rank_that_searches(bench: Bench) -> None:
 def test_what_is_wrong_is_one_line(bench: Bench) -> None:
     for arguments, said in (
         (["--start", "demo"], "--start goes with --sweep"),
-        (["--sweep", "1,2", "--over", "servers", "--server", "a:1"], "needs as many"),
+        (["--sweep", "1,2", "--over", "servers", "--target", "a:1"], "needs as many"),
         (["--sweep", "2,1"], "must be rising numbers"),
         (["--rows", "10"], "--rows goes with --work search"),
-        (["--work", "search", "--server", "a:1"], "--server does not go with --work search"),
+        (["--work", "search", "--target", "a:1"], "--target does not go with --work search"),
         (["--work", "search", "--max-lag", "2s"], "--max-lag does not go with --work search"),
         (["--work", "search", "--over", "servers"], "--over servers does not go with"),
         (["--work", "search", "--k", "5000"], "--k must be at most 1024, not 5000"),

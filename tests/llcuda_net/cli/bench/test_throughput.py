@@ -10,7 +10,7 @@ from tests.llcuda_net.cli.bench.conftest import QUICK, Bench
 def test_against_concurrency_and_rate(tmp_path: Path, upstream: str, bench: Bench) -> None:
     page = tmp_path / "t.html"
     code, found, said = bench(
-        "throughput", "--server", upstream, "--concurrency", "2,16", "--rates", "20,40",
+        "throughput", "--target", upstream, "--concurrency", "2,16", "--rates", "20,40",
         "--seconds", "0.3", "--rounds", "1", "--slo", "ttft=5s,tpot=1s", "--html", str(page),
         *QUICK,
     )  # fmt: skip
