@@ -8,6 +8,7 @@ nothing, so that what stands in front of it can be tested without a model and me
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -23,8 +24,12 @@ from llcuda_net.cli.common import Parser
 from llcuda_net.util.terminal import echo
 from tools.synthetic.answer import Language
 from tools.synthetic.faults import KINDS, Fault
+from tools.synthetic.known.server import KnownUpstream
+from tools.synthetic.known.service import KINDS as SERVICES
+from tools.synthetic.known.service import Service
+from tools.synthetic.known.truth import truth
 from tools.synthetic.pages import MODEL
-from tools.synthetic.server import Settings, Upstream
+from tools.synthetic.server import API_PATHS, Settings, Upstream
 from tools.synthetic.written import words_of
 
 EXAMPLE = """\
@@ -35,7 +40,19 @@ example:
 The first line printed is "listening on HOST:PORT". Endpoints: GET /health /props /slots, POST
 /completion /apply-template /tokenize /detokenize /embedding, and GET /synthetic, which tells what
 happened so far (requests, tokens, active slots, the last request). A /completion with "id_slot"
-gets that slot, and waits for it where it is busy.
+gets that slot, and waits for it where it is busy. OpenAI's: POST /v1/chat/completions
+/v1/completions, GET /v1/models; --api openai leaves only these.
+
+With --service the time that each answer takes is drawn from a law whose figures are known (all
+times in seconds; slots are given out first come, first served):
+SERVICES
+GET /truth?rate=RATE&tokens=TOKENS tells what is true there for Poisson arrivals of RATE requests/s,
+each for so many tokens: mean, p50, p90, p99 of the response time, of the first token's, of the gaps
+between tokens. --print-truth RATE:TOKENS prints that. GET /truth/requests: when each request came,
+began, said its first and its last token.
+
+  python tools/synthetic_upstream.py --port 8081 --slots 256 --service fixed:3
+  python tools/synthetic_upstream.py --slots 1 --service exponential:0.1 --print-truth 8:16  (M/M/1)
 
 A fault is KIND[:K][*TIMES], TIMES the number of requests it hits. --fault sets it for all requests,
 and so does POST /synthetic {"fault": FAULT} while this runs (null: none any more; on loopback
@@ -49,9 +66,10 @@ Kinds:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     kinds = "\n".join(f"  {kind:16} {what}" for kind, what in KINDS.items())
+    services = "\n".join(f"  {k + ':' + form:26} {what}" for k, (form, what) in SERVICES.items())
     out = Parser(
         description=__doc__.splitlines()[0] if __doc__ else None,
-        epilog=EXAMPLE + kinds,
+        epilog=EXAMPLE.replace("SERVICES", services) + kinds,
     )
     out.add_argument("--host", default="127.0.0.1")
     out.add_argument("--port", type=int, default=0, help="0 (the default): any free one")
@@ -86,6 +104,22 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument(
         "--loading", type=_not_negative, default=0.0, metavar="SECONDS", help="status 503 so long"
+    )
+    out.add_argument("--api", choices=sorted(API_PATHS), default="both", help="(%(default)s)")
+    out.add_argument(
+        "--service", type=_service, metavar="KIND:…", help="times of known law; then no --rate"
+    )
+    out.add_argument(
+        "--first-share",
+        type=_share,
+        metavar="SHARE",
+        help="of an answer's time before its first token (default: tokens equally far apart)",
+    )
+    out.add_argument(
+        "--print-truth",
+        type=_asked,
+        metavar="RATE[:TOKENS]",
+        help="print what is true of --service at so many requests/s, and exit",
     )
     out.add_argument("--fault", type=_fault, metavar="KIND[:K][*TIMES]")
     out.add_argument("--fault-on", default="/completion", metavar="PATH")
@@ -122,6 +156,31 @@ def _fault(text: str) -> str:
     return text
 
 
+def _service(text: str) -> str:
+    try:
+        Service.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError("must be above 0 and at most 1")
+    return value
+
+
+def _asked(text: str) -> tuple[float, int]:
+    rate, _, tokens = text.partition(":")
+    try:
+        if _not_negative(rate) > 0:
+            return float(rate), _positive(tokens or "1")
+    except (ValueError, argparse.ArgumentTypeError):
+        pass
+    raise argparse.ArgumentTypeError("must be RATE[:TOKENS], both above 0")
+
+
 @contextmanager
 def running(*options: str) -> Iterator[str]:
     """A synthetic upstream in a process of its own; its base URL. It ends with the block."""
@@ -139,7 +198,17 @@ def running(*options: str) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM, SIGINT or, where asked for, the end of stdin."""
-    args = parser().parse_args(argv)
+    out = parser()
+    args = out.parse_args(argv)
+    if args.service is None and (args.first_share is not None or args.print_truth is not None):
+        out.error("--first-share and --print-truth need --service")
+    try:
+        service = Service.parse(args.service, args.first_share) if args.service else None
+    except ValueError as error:
+        out.error(f"argument --service: {error}")
+    if service is not None and args.print_truth is not None:
+        echo(json.dumps(truth(service, args.slots, *args.print_truth), indent=2))
+        return 0
     settings = Settings(
         host=args.host,
         port=args.port,
@@ -151,6 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         loading=args.loading,
         fault=args.fault,
         fault_on=args.fault_on,
+        api=args.api,
         language=Language(
             args.ctx, args.seed, args.tokens_per_event, args.stamp, args.model, args.text or ()
         ),
@@ -158,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        upstream = Upstream(settings)
+        upstream = KnownUpstream(settings, service) if service else Upstream(settings)
     except OSError as error:
         echo(f"cannot listen on {args.host}:{args.port}: {error}", file=sys.stderr)
         return 2

@@ -26,6 +26,7 @@ class Request:
     path: str
     body: bytes
     close: bool
+    query: str = ""
 
     def json(self) -> dict[str, Any]:
         """The body; {} where the method has none.
@@ -220,5 +221,6 @@ class Peer:
             return None
         body = bytes(self._incoming[start:end])
         del self._incoming[:end]
-        path = words[1].partition("?")[0]
-        return Request(words[0], path, body, headers.get("connection", "").lower() == "close")
+        path, _, query = words[1].partition("?")
+        close = headers.get("connection", "").lower() == "close"
+        return Request(words[0], path, body, close, query)

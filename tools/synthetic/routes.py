@@ -29,6 +29,9 @@ def _value(what: str, request: dict[str, Any], slots: list[Slot], language: Lang
             return {"status": "ok"}
         case "GET /props":
             return pages.props(len(slots), language.context, language.model)
+        case "GET /v1/models":
+            row = {"id": language.model, "object": "model", "created": 0, "owned_by": "synthetic"}
+            return {"object": "list", "data": [row]}
         case "GET /slots":
             return [slot.row(language.context) for slot in slots]
         case "POST /apply-template":

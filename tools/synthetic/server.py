@@ -14,7 +14,6 @@ import select
 import selectors
 import socket
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,28 +21,17 @@ from typing import Any
 from . import pages
 from .answer import Answer, Language, RequestError, prompt_ids
 from .faults import BEFORE_HEADERS, HARMLESS, Fault, Faults
+from .openai import KINDS, asked
 from .peer import Peer, Request
 from .routes import page
 from .slots import Slots
+from .strikes import interrupt, strike, strike_early
 from .tokens import detokenise
-from .written import WrittenAnswer
 
 #: Requests after which llama-server closes a connection that it keeps alive.
 MAX_REQUESTS = 100
-
-
-_JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
-#: What is sent first, and then again and again, by kind of fault.
-_ENDLESS = {
-    "endless-headers": (
-        b"HTTP/1.1 200 OK\r\n",
-        b"".join(b"X-Filler: %b\r\n" % (b"x" * 100) for _ in range(100)),
-    ),
-    "endless-interim": (b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 1000),
-    "endless-body": (_JSON + b'\r\n{"content":"', b"x" * 65_536),
-    # Members of one file: each unpacks to 16 MiB.
-    "gzip": (_JSON + b"Content-Encoding: gzip\r\n\r\n", zlib.compress(bytes(1 << 24), 9, 31)),
-}
+#: What the paths of each API begin with.
+API_PATHS = {"both": "/", "openai": "/v1/"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +45,7 @@ class Settings:
         keepalive: seconds after which an idle connection is closed; 0: never, nor after requests.
         loading: seconds from the start during which every request gets status 503.
         fault: the fault of requests to `fault_on` that name none themselves.
+        api: of API_PATHS: which paths there are. "openai": others than its own give status 404.
     """
 
     host: str = "127.0.0.1"
@@ -69,6 +58,7 @@ class Settings:
     loading: float = 0.0
     fault: str | None = None
     fault_on: str = "/completion"
+    api: str = "both"
     language: Language = field(default_factory=Language)
 
 
@@ -194,28 +184,32 @@ class Upstream:
         if time.monotonic_ns() - self._started_ns < self.settings.loading * 1e9:
             raise RequestError(503, "Loading model")
         fields = request.json()
-        if request.method == "POST" and request.path == "/completion":
-            self._complete(peer, fields)
+        if not request.path.startswith(API_PATHS[self.settings.api]):
+            raise RequestError(404, "File Not Found")
+        if request.method == "POST" and request.path in KINDS:
+            self._complete(peer, request.path, fields)
             return
         body = page(f"{request.method} {request.path}", fields, self._slots.all, self.language)
         fault = self._faults.choose() if request.path == self.settings.fault_on else None
         self._reply(peer, body, fault)
 
-    def _complete(self, peer: Peer, fields: dict[str, Any]) -> None:
+    def _complete(self, peer: Peer, path: str, fields: dict[str, Any]) -> None:
         self._last_request = fields
         self._completions += 1
+        fields = asked(path, fields)
         ids = prompt_ids(fields.get("prompt"))
-        faults = self._faults if self.settings.fault_on == "/completion" else Faults()
+        faults = self._faults if self.settings.fault_on == path else Faults()
         try:
             fault = faults.choose(fields.get("fault"), detokenise(ids))
         except ValueError as error:
             raise RequestError(400, str(error)) from None
         if fault is not None and fault.kind in BEFORE_HEADERS:
-            self._strike_early(peer, fault)
+            strike_early(peer, fault)
             return
         if fault is not None and fault.kind == "interim":
             peer.send(pages.INTERIM)
-        kind = WrittenAnswer if self.language.words else Answer
+        made, written = KINDS[path]
+        kind = written if self.language.words else made
         peer.answer = kind(fields, ids, self.language, fault)
         peer.dribble = fault is not None and fault.kind == "dribble"
         self._slots.enter(peer)
@@ -243,7 +237,7 @@ class Upstream:
     def _reply(self, peer: Peer, body: bytes, fault: Fault | None) -> None:
         """A reply that is not streamed, with its fault."""
         if fault is not None and fault.kind in BEFORE_HEADERS:
-            self._strike_early(peer, fault)
+            strike_early(peer, fault)
             return
         if fault is not None and fault.kind in ("not-json", "wrong-types"):
             body = (
@@ -254,7 +248,7 @@ class Upstream:
             data = pages.INTERIM + data
         if fault is not None and fault.kind in ("die", "cut", "reset", "stall"):
             peer.send(data[: len(data) - len(body) // 2 - 1])
-            self._interrupt(peer, fault)
+            interrupt(peer, fault)
             return
         peer.send(data)
         self._end(peer)
@@ -327,74 +321,11 @@ class Upstream:
             self._tokens += answer.sent - before
         if fault is not None and answer.sent >= fault.after:
             peer.send(data)
-            self._strike(peer, answer, fault)
+            self._ticking.pop(peer, None)
+            strike(peer, answer, fault, self._end)
         elif answer.done:
             peer.send(data + answer.ending())
             if peer.answer is answer:
                 self._end(peer)
         else:
             peer.send(data)
-
-    # -- faults -------------------------------------------------------------------------------
-
-    def _strike(self, peer: Peer, answer: Answer, fault: Fault) -> None:
-        """Go wrong in the middle of a stream."""
-        self._ticking.pop(peer, None)
-        peer.pulling = False
-        peer.update()
-        nonsense = {
-            "error-event": b'data: {"error":{"code":500,"message":"synthetic error",'
-            b'"type":"server_error"}}\n\n',
-            "not-json": b"data: this is not JSON\n\n",
-            "wrong-types": b'data: {"index":"0","content":17,"tokens":"x","stop":"no"}\n\n',
-        }
-        if fault.kind in nonsense:
-            peer.send(pages.chunk(nonsense[fault.kind]) + b"0\r\n\r\n")
-            self._end(peer)
-        elif fault.kind == "no-final":
-            peer.send(b"0\r\n\r\n")
-            self._end(peer)
-        elif fault.kind == "huge-line":
-            peer.send(pages.chunk(b'data: {"index":0,"content":"'))
-            peer.endless = pages.chunk(b"x" * 65_536)
-            peer.update()
-        else:
-            if fault.kind == "bad-chunk":
-                peer.send(b"zz\r\nnot a chunk\r\n")
-            elif fault.kind == "cut":
-                whole = answer.render(time.monotonic_ns())
-                peer.send(whole[: len(whole) // 2])
-            self._interrupt(peer, fault)
-
-    def _interrupt(self, peer: Peer, fault: Fault) -> None:
-        if fault.kind == "stall":
-            peer.held = True
-        elif fault.kind == "reset":
-            peer.reset()
-        else:
-            peer.hang_up()
-
-    def _strike_early(self, peer: Peer, fault: Fault) -> None:
-        """Go wrong before anything of an answer was sent."""
-        if fault.kind == "http":
-            raise RequestError(fault.after, "synthetic error")
-        if fault.kind in ("busy", "loading"):
-            status = 429 if fault.kind == "busy" else 503
-            header = b"Retry-After: %d\r\n" % fault.after
-            body = pages.error_body(status, "synthetic refusal")
-            peer.send(pages.reply(body, status, headers=header))
-            peer.hang_up()
-        elif fault.kind == "json-error":
-            peer.send(pages.reply(pages.error_body(fault.after or 500, "synthetic error")))
-            peer.hang_up()
-        elif fault.kind in _ENDLESS:
-            head, peer.endless = _ENDLESS[fault.kind]
-            peer.send(head)
-            peer.update()
-        elif fault.kind == "not-http":
-            peer.send(b"\x00\x16\x03\x01this is not HTTP\r\n\r\n")
-            peer.hang_up()
-        elif fault.kind == "close":
-            peer.hang_up()
-        else:
-            peer.held = True
