@@ -136,10 +136,21 @@ def test_one_seed_gives_one_sequence() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    (
-        " none:1 fixed fixed:x fixed:0 fixed:inf fixed:1:2 bimodal:1:2:1 bimodal:1 stall:5:10:5"
-        " gaps:1:2 gaps:1:2:1 exponential:-1"
-    ).split(" "),
+    [
+        "",
+        "none:1",
+        "fixed",
+        "fixed:x",
+        "fixed:0",
+        "fixed:inf",
+        "fixed:1:2",
+        "bimodal:1:2:1",
+        "bimodal:1",
+        "stall:5:10:5",
+        "gaps:1:2",
+        "gaps:1:2:1",
+        "exponential:-1",
+    ],
 )
 def test_what_is_no_service(text: str) -> None:
     with pytest.raises(ValueError):
