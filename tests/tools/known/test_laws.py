@@ -14,6 +14,9 @@ from tools.synthetic.known.service import Service
 from tools.synthetic.known.stalls import Stalls
 from tools.synthetic.known.truth import truth
 
+NO_SERVICE = ["", "none:1", "fixed", "fixed:x", "fixed:0", "fixed:inf", "fixed:1:2", "bimodal:1"]
+NO_SERVICE += ["bimodal:1:2:1", "stall:5:10:5", "gaps:1:2", "gaps:1:2:1", "exponential:-1"]
+
 
 def simulated(
     rate: float, mean: float, slots: int, requests: int, part: float = 1.0
@@ -134,24 +137,7 @@ def test_one_seed_gives_one_sequence() -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "none:1",
-        "fixed",
-        "fixed:x",
-        "fixed:0",
-        "fixed:inf",
-        "fixed:1:2",
-        "bimodal:1:2:1",
-        "bimodal:1",
-        "stall:5:10:5",
-        "gaps:1:2",
-        "gaps:1:2:1",
-        "exponential:-1",
-    ],
-)
+@pytest.mark.parametrize("text", NO_SERVICE)
 def test_what_is_no_service(text: str) -> None:
     with pytest.raises(ValueError):
         Service.parse(text)
