@@ -93,7 +93,8 @@ def test_the_truth_is_told() -> None:
         assert ask(address, "/truth")[1]["response"] is None
         for wrong in ("?rate=x", "?rate=-1", "?tokens=0", "?other=1"):
             assert ask(address, "/truth" + wrong)[0] == 400
-        assert ask(address, "/props")[1]["total_slots"] == 256
+        for _ in range(2):  # a page leaves the server as it is
+            assert ask(address, "/props")[1]["total_slots"] == 256
     with upstream() as address:
         assert ask(address, "/truth")[0] == 404
 

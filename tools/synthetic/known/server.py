@@ -137,7 +137,9 @@ class KnownUpstream(Upstream):
             self._due = None
 
     def _end(self, peer: Peer) -> None:
-        self._under_way[peer].ended = self.now()
+        served = self._under_way.get(peer)
+        if served is not None:  # else it was a page, and no answer
+            served.ended = self.now()
         super()._end(peer)
 
     def _gone(self, peer: Peer) -> None:
