@@ -6,18 +6,21 @@ Imported by every `--help`, so only what the standard library loads quickly is i
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import re
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from enum import IntEnum
 from types import FrameType
 from typing import Any, NoReturn
 
+from llcuda_net.cli import completer
 from llcuda_net.errors import ConfigError, ConnectError, EngineError, LlcudaError, RequestError
 from llcuda_net.util.terminal import echo, one_line, paint
 from llcuda_net.util.text_files import read_text
@@ -45,6 +48,25 @@ TOKEN_LIMIT_HELP = (
 )
 
 
+#: The words by which `llcuda` called a command that has a name of its own, too.
+_CALLED: ContextVar[str | None] = ContextVar("called", default=None)
+
+
+def program(own: str) -> str:
+    """By which words this command was called: "llcuda ask", or its own name."""
+    return _CALLED.get() or own
+
+
+@contextmanager
+def called(words: str) -> Iterator[None]:
+    """Name the command of a block: in its help, its errors and what it says to type."""
+    token = _CALLED.set(words)
+    try:
+        yield
+    finally:
+        _CALLED.reset(token)
+
+
 class CommandError(Exception):
     """Ends a command with one line and an exit code."""
 
@@ -70,8 +92,26 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("allow_abbrev", False)
         super().__init__(**options)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; where a shell asks what fits, print that and exit."""
+        if completer.asked():
+            completer.answer(self)
+        return super().parse_args(args, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # argparse lists all choices; somebody who mistyped one looks for one.
+        near = nearest(str(value), map(str, action.choices or ()))
+        if near is not None and value not in (action.choices or ()):
+            raise argparse.ArgumentError(
+                action, f"invalid choice: {str(value)!r}: did you mean {near}?"
+            )
+        super()._check_value(action, value)
+
     def error(self, message: str) -> NoReturn:
         """Print the line that says what was wrong, and exit with the code for usage."""
+        unknown = re.match(r"unrecognized arguments: (-[^\s=]+)", message)
+        if unknown and (near := nearest(unknown[1], options_of(self))):
+            message += f": did you mean {near}?"
         # An argument in a wrong place is repeated: there may be a password in it.
         message = re.sub(r"(postgres(ql)?://)[^\s']*", r"\1…", message)
         print_error(self.prog, f"{message} (see {self.prog} --help)")
@@ -84,6 +124,21 @@ class Parser(argparse.ArgumentParser):
         # Help that does not go out is an error; an error that does not has nowhere to be told.
         with suppress(OSError) if file is not sys.stdout else nullcontext():
             echo(message, end="", file=file or sys.stderr)
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The word that was probably meant; None: none is like it."""
+    found = difflib.get_close_matches(word, list(words), 1, cutoff=0.7)
+    return found[0] if found else None
+
+
+def options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """All options of a command and its subcommands."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from options_of(below)
 
 
 class VersionAction(argparse.Action):

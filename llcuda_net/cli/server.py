@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llcuda_net.cli.common import Parser, VersionAction, run_command, warn_of_variables
+from llcuda_net.cli.common import Parser, VersionAction, program, run_command, warn_of_variables
 from llcuda_net.config import settings as settings_module
 from llcuda_net.server.processes.part import OPTION, Part
 
@@ -19,13 +19,13 @@ prompts to llama-servers, or runs models itself, and streams the answers.
 
 _EPILOG = """\
 examples:
-  llcuda-server                                    the demonstration model, on port 9000
-  llcuda-server --model smollm2                    a small real model, downloaded at first
-  llcuda-server --model path.gguf --slots 8        your own model
-  llcuda-server --models ~/models --memory 24G     many models, each loaded when it is asked for
-  llcuda-server --model path.gguf --engine ./llama-server -- --flash-attn on
-  llcuda-server --upstream http://127.0.0.1:8080   a llama-server that already runs
-  llcuda-server --upstream http://127.0.0.1:8080 --upstream http://10.0.0.5:8080
+  {call}                                    the demonstration model, on port 9000
+  {call} --model smollm2                    a small real model, downloaded at first
+  {call} --model path.gguf --slots 8        your own model
+  {call} --models ~/models --memory 24G     many models, each loaded when it is asked for
+  {call} --model path.gguf --engine ./llama-server -- --flash-attn on
+  {call} --upstream http://127.0.0.1:8080   a llama-server that already runs
+  {call} --upstream http://127.0.0.1:8080 --upstream http://10.0.0.5:8080
 
 Each setting may also stand in the environment (LLCUDA_PORT=9000) or in the file that --config
 names (port = 9000). The first line on stdout says where it listens; logs go to stderr.
@@ -62,10 +62,10 @@ OTHERS_OPTIONS = {
 def make_parser() -> Parser:
     """The command's options."""
     parser = Parser(
-        prog=PROG,
+        prog=program(PROG),
         usage="%(prog)s [options] [-- options of llama-server]",
         description=_DESCRIPTION,
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(call=program(PROG)),
     )
     settings_module.add_arguments(parser)
     parser.add_argument(OPTION, dest="part", type=Part.parse, help=argparse.SUPPRESS)
@@ -75,7 +75,7 @@ def make_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run_command(PROG, lambda: _run(_parse(argv)), warn=False)
+    return run_command(program(PROG), lambda: _run(_parse(argv)), warn=False)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -92,7 +92,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = settings_module.load(arguments)
-    warn_of_variables(PROG)  # of those that are like no setting
+    warn_of_variables(program(PROG))  # of those that are like no setting
     from llcuda_net.cli.models.named import with_files
 
     settings = with_files(settings, ask=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from llcuda_net.cli import completer
 from llcuda_net.cli.common import Exit, Parser
 
 PROG = "llcuda bench"
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] not in _COMMANDS:
         make_parser().parse_args(arguments)  # exits, whatever they are
         return Exit.USAGE
+    completer.enter()
     command: Any = import_module(f"llcuda_net.cli.bench.{arguments[0]}")
     return int(command.main(arguments[1:]))
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from llcuda_net.cli.client.options import PROG, build_parser, check
+from llcuda_net.cli.client.options import build_parser, check, prog, to_type
 from llcuda_net.cli.client.request import read_media, read_prompt, read_request
 from llcuda_net.cli.common import (
     Exit,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run_command(PROG, lambda: _run(build_parser().parse_args(argv)))
+    return run_command(prog(), lambda: _run(build_parser().parse_args(argv)))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -67,14 +67,14 @@ def _run(arguments: argparse.Namespace) -> int:
             tls_ca=arguments.tls_ca,
             token=token,
             reconnect=arguments.reconnect_seconds,
-            on_note=lambda note: print_note(PROG, note),
+            on_note=lambda note: print_note(prog(), note),
         )
 
     if arguments.chat:
         from llcuda_net.cli.client.chat import Chat
 
         chat = Chat(
-            PROG,
+            prog(),
             connect,
             request,
             lambda: _output(arguments),
@@ -161,12 +161,14 @@ def _answer(
             first = stream.received
             with stream:
                 if stream.cached:
-                    print_note(PROG, "answered from the store")
+                    print_note(prog(), "answered from the store")
                 result = show(stream, output, stop=_how_to_stop(stream, arguments))
             if request is None and first and stream.received == first:
                 # Nothing came. Of one that is over, the server says whether it has so many pieces.
                 with client.attach(arguments.attach, first):
-                    print_note(PROG, f"the answer has {first} pieces: there is nothing after them")
+                    print_note(
+                        prog(), f"the answer has {first} pieces: there is nothing after them"
+                    )
         except ConnectError as error:
             if stream is None or "attach" not in client.features:
                 raise
@@ -178,15 +180,15 @@ def _answer(
             if stream is not None and arguments.attach is not None:
                 seen = first if at_once else stream.received
                 print_note(
-                    PROG,
+                    prog(),
                     f"stopped reading; read on with: {_attach(stream, seen, arguments)}; "
                     f"stop it with: {_again(arguments, '--cancel', stream.id)}",
                 )
             raise
     if result.reason == "cancelled":
-        print_note(PROG, "the answer was cancelled before its end")
+        print_note(prog(), "the answer was cancelled before its end")
     if (cut := limit.cut_line(request, result)) is not None:
-        print_note(PROG, cut)
+        print_note(prog(), cut)
     if arguments.stats:
         print_stats(result)
     return Exit.OK
@@ -275,7 +277,7 @@ def _again(arguments: argparse.Namespace, *words: str) -> str:
             words += (f"--{flag.replace('_', '-')}", value)
     if arguments.tls:
         words += ("--tls",)
-    return shlex.join([PROG, *words])
+    return shlex.join([*to_type(), *words])
 
 
 if __name__ == "__main__":

@@ -17,39 +17,39 @@ from llcuda_net.cli.common import (
     VersionAction,
     check_text,
     fail,
+    program,
     token_limit,
 )
 from llcuda_net.cli.server_options import DEFAULT_SERVER, SERVERS
 
-PROG = "llcuda-client"
 _RECONNECT = 30.0
 _MOST_SECONDS = 1e9
 #: Generations that --list prints by default, and at most.
 _LISTED = 20
 _MOST_LISTED = 1000
-_EPILOG = f"""\
+_EPILOG = """\
 examples:
-  llcuda-client "Why is the sky blue?"
-  llcuda-client --raw "Once upon a time" -n 64 --temperature 0.8
-  git diff | llcuda-client - --system "Write a commit message for this diff."
-  llcuda-client --certainty "Who wrote the first compiler?"
-  llcuda-client --chat --server gpu-box:9000
-  llcuda-client --continue last "And why red in the evening?"     # it remembers the question
-  llcuda-client --continue "$id" --chat      # the same with an answer of any age, line by line
-  llcuda-client --image cat.png "What is in this picture?"
-  llcuda-client --tools tools.json "How warm is it in Oslo?"
+  {call} "Why is the sky blue?"
+  {call} --raw "Once upon a time" -n 64 --temperature 0.8
+  git diff | {call} - --system "Write a commit message for this diff."
+  {call} --certainty "Who wrote the first compiler?"
+  {call} --chat --server gpu-box:9000
+  {call} --continue last "And why red in the evening?"     # it remembers the question
+  {call} --continue "$id" --chat      # the same with an answer of any age, line by line
+  {call} --image cat.png "What is in this picture?"
+  {call} --tools tools.json "How warm is it in Oslo?"
 
-  llcuda-client --models                     # which models there are, and how busy
-  llcuda-client --model qwen3-8b --priority high --deadline 10 "Say hello."
-  llcuda-client --list 5                     # your newest five, running ones included
+  {call} --models                     # which models there are, and how busy
+  {call} --model qwen3-8b --priority high --deadline 10 "Say hello."
+  {call} --list 5                     # your newest five, running ones included
 
-  id=$(llcuda-client --background "Write a long story.")  # start it, and leave
-  llcuda-client --attach "$id"               # read it, live or finished, from any machine
-  llcuda-client --attach "$id" --from 100    # the same from token 100 on
-  llcuda-client --cancel "$id"               # stop it
-  llcuda-client --delete "$id"               # delete what is stored of it
+  id=$({call} --background "Write a long story.")  # start it, and leave
+  {call} --attach "$id"               # read it, live or finished, from any machine
+  {call} --attach "$id" --from 100    # the same from token 100 on
+  {call} --cancel "$id"               # stop it
+  {call} --delete "$id"               # delete what is stored of it
 
-An answer ends after {DEFAULT_TOKENS:,} tokens where --max-tokens says nothing else. Notes on stderr
+An answer ends after {tokens:,} tokens where --max-tokens says nothing else. Notes on stderr
 say when that cut it, and when it begins to repeat itself.
 
 Tools are a JSON list of functions, each with name, description and parameters (a JSON schema). What
@@ -79,12 +79,22 @@ exit codes:
 """
 
 
+def prog() -> str:
+    """By which name the command was called."""
+    return program("llcuda-client")
+
+
+def to_type() -> list[str]:
+    """The name in what a user may type next: `llcuda chat` is `llcuda ask --chat`."""
+    return prog().replace(" chat", " ask").split()
+
+
 def build_parser() -> Parser:
     """The command line."""
     parser = Parser(
-        prog=PROG,
+        prog=prog(),
         description="Send a prompt to an llcuda-server and print the answer as it comes.",
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(call=" ".join(to_type()), tokens=DEFAULT_TOKENS),
     )
     parser.add_argument("--version", action=VersionAction)
     what = parser.add_argument_group("what to send")

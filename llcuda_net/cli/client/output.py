@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from typing import Protocol
 
-from llcuda_net.cli.client.options import PROG
+from llcuda_net.cli.client.options import prog
 from llcuda_net.cli.tables import fit
 from llcuda_net.client.stream import (
     Channel,
@@ -86,7 +86,7 @@ def show(stream: Stream, output: Output, *, stop: str = "Ctrl-C stops it") -> Re
                 if detector and (block := detector.add((event.id, event.text))) is not None:
                     detector = None
                     advice = f"{stop}; --repeat-penalty 1.1 makes it less likely"
-                    print_note(PROG, f"{notice(block)}. {advice}")
+                    print_note(prog(), f"{notice(block)}. {advice}")
         output.done(stream.result)
     finally:
         output.close()
@@ -204,7 +204,7 @@ class TextOutput:
             self._waiting.show(queued)
         elif queued.position and not self._stopped:
             self._stopped = True
-            print_note(PROG, waiting_line(queued))
+            print_note(prog(), waiting_line(queued))
 
     def piece(self, piece: Piece) -> None:
         """Print it, unless it is of a tool call that goes on."""
@@ -228,7 +228,7 @@ class TextOutput:
     def spliced(self, spliced: Spliced) -> None:
         """Say where: it might have continued differently; where it did, only the server knows."""
         reason = f": {one_line(spliced.reason)}" if spliced.reason else ""
-        print_note(PROG, f"continued at token {spliced.position} after a failure{reason}")
+        print_note(prog(), f"continued at token {spliced.position} after a failure{reason}")
 
     def done(self, result: Result) -> None:
         """Print what is not printed yet."""

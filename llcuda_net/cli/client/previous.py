@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llcuda_net.cli.client.options import PROG
+from llcuda_net.cli.client.options import prog
 from llcuda_net.cli.client.output import print_note
 from llcuda_net.cli.common import CommandError, Exit
 from llcuda_net.util.terminal import one_line
@@ -37,7 +37,7 @@ def previous_id(client: Client, wanted: str) -> str:
             user = client.status().get("user", "") if user is None else user
             if entry.owner != user:
                 continue
-        print_note(PROG, f"goes on with {entry.id}{_preview(entry)}")
+        print_note(prog(), f"goes on with {entry.id}{_preview(entry)}")
         return entry.id
     raise CommandError(
         "--continue last: none of your newest answers is over; --list shows them", Exit.REFUSED

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llcuda_net.cli.client.options import PROG
+from llcuda_net.cli.client.options import prog
 from llcuda_net.cli.common import check_text, fail
 from llcuda_net.errors import InvalidRequest
 from llcuda_net.util.text_files import decode, read_text
@@ -48,7 +48,7 @@ def read_prompt(arguments: argparse.Namespace) -> str | None:
     elif arguments.chat:
         return None
     else:
-        fail(f"nothing to send: give a prompt, -, --file or --chat (see {PROG} --help)")
+        fail(f"nothing to send: give a prompt, -, --file or --chat (see {prog()} --help)")
     if not text.strip():
         fail(f"the {source} is empty: there is nothing to send")
     return text
