@@ -29,7 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built once per run: `--dist loadfile` keeps this file on one worker."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # a copy: setuptools packs what an earlier build has left beside it
-    for name in ("llcuda_net", "protocol", "kernels"):
+    for name in ("llcuda_net", "protocol", "kernels", "docs/man"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
@@ -53,8 +53,12 @@ def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
         if path.is_file() and path.suffix in DATA
     }
     with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert held == expected
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    pages = {name for name in names if ".data/data/share/man/man1/" in name}
+    assert names - pages == expected
+    assert {Path(name).name for name in pages} == {
+        path.name for path in (ROOT / "docs/man").iterdir()
+    }
 
 
 def installed(wheel: Path, folder: Path, *options: str) -> Path:
