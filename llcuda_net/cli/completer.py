@@ -19,7 +19,7 @@ _START = "_ARGCOMPLETE"
 
 def code(shell: str) -> str:
     """What a shell must run once to complete the commands."""
-    from argcomplete import shellcode
+    from argcomplete.shell_integration import shellcode
 
     return str(shellcode(list(PROGRAMS), shell=shell))
 
