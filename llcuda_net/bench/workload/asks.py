@@ -26,6 +26,7 @@ class Ask:
         texts: to be embedded, in place of an answer.
         max_tokens: of the answer; None: as the run's parameters say.
         prompt_tokens: how long the whole prompt is meant to be; None: nobody said.
+        wanted_tokens: how long the answer was meant to be before a cap; None: `max_tokens`.
     """
 
     prompt: str = ""
@@ -33,6 +34,7 @@ class Ask:
     texts: Sequence[str] | None = None
     max_tokens: int | None = None
     prompt_tokens: int | None = None
+    wanted_tokens: int | None = None
 
 
 class Session(Protocol):

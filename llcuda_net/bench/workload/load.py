@@ -183,7 +183,8 @@ class Run:
             early = intended < self.plan.warmup if warmup is None else warmup
             record = Record(number, intended, path, warmup=early, turn=turn)
             record.session = number if session.several else None
-            record.wanted_prompt, record.wanted_tokens = ask.prompt_tokens, ask.max_tokens
+            record.wanted_prompt = ask.prompt_tokens
+            record.wanted_tokens = ask.wanted_tokens or ask.max_tokens
             self.records.append(record)
             answer = await self._request(record, ask)
             following = None if answer is None else session.following(answer, record)
