@@ -12,7 +12,7 @@ _NS = 10**9
 
 
 def moment(text: str) -> int:
-    """A type for argparse: an age (2h: two hours ago) or a date and time, in nanoseconds.
+    """A type for argparse: an age (2h: two hours ago), a date, a day or a time, in nanoseconds.
 
     A time without a zone is local.
     """
@@ -22,8 +22,8 @@ def moment(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is too far away") from None
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"must be an age (45s, 30m, 2h, 3d, 1w) or a date (2026-11-01, 2026-11-01T14:30), "
-            f"not {text!r}"
+            "must be an age (45s, 30m, 2h, 3d, 1w), a date (2026-11-01, 2026-11-01 14:30), a day "
+            f"(today, yesterday, monday) or a time of it (yesterday 9:30), not {text!r}"
         ) from None
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from llcuda_net.cli.client import limit
+from llcuda_net.cli.client.named import previous_id
 from llcuda_net.cli.client.output import Output, print_note, show
-from llcuda_net.cli.client.previous import previous_id
 from llcuda_net.cli.client.stats import print_stats
 from llcuda_net.cli.common import Exit, describe, fail, print_error
 from llcuda_net.client.chat.parts import image

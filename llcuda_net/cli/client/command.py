@@ -142,6 +142,7 @@ def _answer(
 ) -> int:
     """Print an answer: of a request, or (None) of --attach."""
     from llcuda_net.cli.client import limit
+    from llcuda_net.cli.client.named import answer_id
     from llcuda_net.cli.client.output import print_note, show
     from llcuda_net.cli.client.stats import print_stats
 
@@ -154,7 +155,8 @@ def _answer(
     with connect() as client:
         try:
             if request is None:
-                stream = client.attach(arguments.attach, arguments.first or 0, **details)
+                id_ = answer_id(client, arguments.attach)
+                stream = client.attach(id_, arguments.first or 0, **details)
             else:
                 request |= _previous(client, arguments)
                 stream = limit.generate(client, request, **details)
@@ -165,7 +167,7 @@ def _answer(
                 result = show(stream, output, stop=_how_to_stop(stream, arguments))
             if request is None and first and stream.received == first:
                 # Nothing came. Of one that is over, the server says whether it has so many pieces.
-                with client.attach(arguments.attach, first):
+                with client.attach(stream.id, first):
                     print_note(
                         prog(), f"the answer has {first} pieces: there is nothing after them"
                     )
@@ -220,17 +222,20 @@ def _previous(client: sync.Client, arguments: argparse.Namespace) -> dict[str, A
     """What --continue adds to a request."""
     if arguments.previous is None:
         return {}
-    from llcuda_net.cli.client.previous import previous_id
+    from llcuda_net.cli.client.named import previous_id
 
     return {"previous": previous_id(client, arguments.previous)}
 
 
 def _cancel(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -> int:
     """Stop an answer, and print how it ended."""
+    from llcuda_net.cli.client.named import answer_id
+
     with connect() as client:
-        reason = client.cancel(arguments.cancel)
+        id_ = answer_id(client, arguments.cancel, running=True)
+        reason = client.cancel(id_)
     if arguments.json:
-        found = {"event": "cancel", "id": arguments.cancel, "reason": reason}
+        found = {"event": "cancel", "id": id_, "reason": reason}
         echo(json.dumps(found), flush=True)
     else:
         echo("cancelled" if reason == "cancelled" else f"was over already: {reason}", flush=True)
@@ -239,10 +244,13 @@ def _cancel(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -
 
 def _delete(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -> int:
     """Delete what is stored of an answer."""
+    from llcuda_net.cli.client.named import answer_id
+
     with connect() as client:
-        client.delete(arguments.delete)
+        id_ = answer_id(client, arguments.delete, running=False)
+        client.delete(id_)
     if arguments.json:
-        echo(json.dumps({"event": "delete", "id": arguments.delete}), flush=True)
+        echo(json.dumps({"event": "delete", "id": id_}), flush=True)
     else:
         echo("deleted", flush=True)
     return Exit.OK

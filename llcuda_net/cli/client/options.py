@@ -57,6 +57,9 @@ the model asks for is printed as NAME ARGUMENTS; with --chat the next line that 
 tool has returned. What a model thinks first is not part of its answer: --think says whether to show
 it, on stderr. --param sets tool_choice, reasoning_effort and chat_template_kwargs, too.
 
+An ID may be given by its beginning, and `last` is your newest: for --cancel that runs, for
+--delete that is over.
+
 --continue takes the id of an answer that is over, also one that was stopped: what was asked and
 answered there, and before it, comes before the new prompt. The model, the system message and the
 tools stay as they were unless they are given; --max-tokens, --temperature and the like do not.

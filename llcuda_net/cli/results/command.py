@@ -37,7 +37,8 @@ examples:
   llcuda results prune --older-than 30d
 
 It reads the store itself, and may do so while llcuda-server runs. An ID may be given by
-its beginning. A TIME is an age (45s, 30m, 2h, 3d, 1w) or a date (2026-11-01, 2026-11-01T14:30).
+its beginning, and `last` is the newest. A TIME is an age (45s, 30m, 2h, 3d, 1w), a date
+(2026-11-01, 2026-11-01 14:30), a day (today, yesterday, monday) or a time of it (yesterday 9:30).
 
 environment:
   LLCUDA_DATA_DIR  the data directory      NO_COLOR      when set, no colours
@@ -97,7 +98,7 @@ def make_parser() -> Parser:
         "show everything that is known of a result",
         "example: llcuda results show 0192f3a4-b5c6 --tokens",
     )
-    one.add_argument("id", metavar="ID", help="the result's id, or how it begins")
+    one.add_argument("id", metavar="ID", help="the result's id, how it begins, or last")
     how = one.add_mutually_exclusive_group()
     how.add_argument("--text", action="store_true", help="print what was generated, and no more")
     how.add_argument("--tokens", action="store_true", help="a table of the tokens, too")
@@ -111,7 +112,7 @@ def make_parser() -> Parser:
         "that were asked for with it (--n-probs N). The order is llama.cpp's: top-k, top-p,\n"
         "min-p, temperature. A seed gives the same tokens on every machine.",
     )
-    one.add_argument("id", metavar="ID", help="the result's id, or how it begins")
+    one.add_argument("id", metavar="ID", help="the result's id, how it begins, or last")
     one.add_argument(
         "--temperature", metavar="T", type=_number, required=True, help="0 takes the best"
     )
@@ -191,7 +192,7 @@ def make_parser() -> Parser:
         "delete one result; without --yes only say which",
         "example: llcuda results delete 0192f3a4-b5c6 --yes",
     )
-    one.add_argument("id", metavar="ID", help="the result's id, or how it begins")
+    one.add_argument("id", metavar="ID", help="the result's id, how it begins, or last")
     one.add_argument("--yes", action="store_true", help="delete")
     _add_json(one, "one JSON object")
 

@@ -145,11 +145,14 @@ def _painted(excerpt: str) -> str:
     return " ".join(out.split())
 
 
+#: What stands for the id of the newest result.
+LAST = "last"
+
 # -- by the beginning of an id ----------------------------------------------------------------
 
 
 def whole_id(store: Store, given: str) -> str:
-    """The id of the one result whose id is this, or begins so.
+    """The id of the one result whose id is this, or begins so; `last`: of the newest.
 
     Raises:
         CommandError: there is none, or more than one.
@@ -159,6 +162,9 @@ def whole_id(store: Store, given: str) -> str:
     begin = given.strip().lower()
     if not begin:
         fail("the id is empty")
+    if begin == LAST:
+        newest = store.find(Query(limit=1))
+        return newest[0].id if newest else fail("nothing is stored yet", Exit.REFUSED)
     found: list[str] = []
     for query in _where(begin):
         for one in store.walk(query):

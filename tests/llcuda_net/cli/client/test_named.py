@@ -1,4 +1,4 @@
-"""llcuda-client --continue and --background.
+"""llcuda-client --continue and --background; ids by their beginning, and `last`.
 
 The server is a scripted one on loopback.
 """
@@ -17,7 +17,7 @@ import llcuda_protocol as wire
 from llcuda_net.cli.client.command import main
 from llcuda_net.cli.common import Exit
 from tests.support.cli.terminal import Terminal
-from tests.support.client.attach_server import FEATURES, Lasting
+from tests.support.client.attach_server import FEATURES, Lasting, Log
 from tests.support.client.scripted_server import listening
 
 Captured = pytest.CaptureFixture[str]
@@ -27,7 +27,7 @@ _CALL = ("tool_call", 0, "c0", "weather")
 @pytest.fixture
 def lasting() -> Lasting:
     server = Lasting()
-    server.features = (*FEATURES, "channels", "previous")
+    server.features = (*FEATURES, "channels", "previous", "delete")
     return server
 
 
@@ -133,6 +133,61 @@ def test_there_may_be_none(
     assert "none of your newest answers is over" in err
     assert err.count("\n") == 1
     assert not asked(lasting)
+
+
+# -- ids that are not whole -----------------------------------------------------------------------
+
+IDS = ("0192f3a4-b5c6-7000-8000-000000000002", "0192f3a4-b5c6-7000-8000-000000000001")
+
+
+def test_an_id_may_be_given_by_its_beginning(lasting: Lasting, capsys: Captured) -> None:
+    lasting.entries = [entry(IDS[0]), entry("0192f3a3-0000-7000-8000-000000000000")]
+    assert run("a", "--continue", "resp_0192F3A4-b5") == Exit.OK
+    assert asked(lasting)[0].previous == IDS[0]
+    lasting.logs[IDS[0]] = Log(IDS[0], ["a"])
+    capsys.readouterr()
+    assert run("--attach", "0192f3a4") == Exit.OK
+    assert capsys.readouterr() == ("a\n", "")
+    assert run("--delete", "0192f3a4", "--json") == Exit.OK
+    assert json.loads(capsys.readouterr().out) == {"event": "delete", "id": IDS[0]}
+    assert IDS[0] not in lasting.logs
+
+
+def test_several_that_begin_so_are_named(lasting: Lasting, capsys: Captured) -> None:
+    lasting.entries = [entry(id_) for id_ in IDS]
+    for flag in ("--attach", "--cancel", "--delete"):
+        assert run(flag, "0192f3a4") == Exit.USAGE
+        err = capsys.readouterr().err
+        assert "2 answers begin with '0192f3a4'" in err
+        assert all(id_ in err for id_ in IDS)
+
+
+def test_what_begins_none_is_refused_by_the_server(lasting: Lasting, capsys: Captured) -> None:
+    assert run("--delete", "abcd") == Exit.REFUSED
+    assert "unknown_generation" in capsys.readouterr().err
+
+
+def test_last_is_the_newest_that_can_be_meant(lasting: Lasting, capsys: Captured) -> None:
+    lasting.entries = [
+        entry("g9", owner="bob"),
+        entry("g8", state="running", preview="why?"),
+        entry("g7"),
+    ]
+    lasting.report = {"user": ""}
+    for name in ("g8", "g7"):
+        lasting.logs[name] = Log(name, [name])
+    assert run("--attach", "last") == Exit.OK
+    assert capsys.readouterr() == ("g8\n", "llcuda-client: g8: why?\n")
+    assert run("--delete", "last") == Exit.OK
+    assert list(lasting.logs) == ["g8"]
+    assert run("--cancel", "last", "--json") == Exit.OK
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["id"] == "g8"
+
+
+def test_there_may_be_no_last_one(lasting: Lasting, capsys: Captured) -> None:
+    lasting.entries = [entry("g7")]
+    assert run("--cancel", "last") == Exit.REFUSED
+    assert "none of yours runs" in capsys.readouterr().err
 
 
 # -- --background ---------------------------------------------------------------------------------
