@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -62,3 +63,59 @@ class Fake:
             return Answer("text", "length", "fake", f"g{record.number}")
         finally:
             self.active -= 1
+
+
+class Known(Fake):
+    """A queue before some slots: its service times are drawn from a distribution.
+
+    Args:
+        service: seconds of an answer, drawn from a generator that is seeded.
+        slots: None: as many as there are requests, so that nobody ever waits.
+        seed: of the service times.
+    """
+
+    def __init__(
+        self, service: Callable[[random.Random], float], slots: int | None, seed: int = 1
+    ) -> None:
+        super().__init__(tokens=2)
+        self._service = service
+        self.slots = slots
+        self._random = random.Random(seed)
+        self._free = trio.CapacityLimiter(slots or 1_000_000)
+
+    async def about(self) -> About:
+        await trio.lowlevel.checkpoint()
+        return About("known", self.slots, "known 1")
+
+    async def ask(
+        self,
+        prompt: str | list[int],
+        params: dict[str, Any],
+        record: Record,
+        now: Callable[[], float],
+        **more: Any,
+    ) -> Answer:
+        record.sent = now()
+        took = self._service(self._random)
+        async with self._free:
+            await trio.sleep(took / 2)
+            record.chunks.append(now())
+            await trio.sleep(took / 2)
+            record.chunks.append(now())
+        record.tokens = self.tokens
+        return Answer("text", "length", "known", f"g{record.number}")
+
+
+def constant(seconds: float) -> Callable[[random.Random], float]:
+    """Answers that all take as long."""
+    return lambda rng: seconds
+
+
+def exponential(mean: float) -> Callable[[random.Random], float]:
+    """Answers of exponential length, as in M/M/c."""
+    return lambda rng: rng.expovariate(1 / mean)
+
+
+def either(*seconds: float) -> Callable[[random.Random], float]:
+    """Answers that take one of these times, each as often."""
+    return lambda rng: rng.choice(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from llcuda_net.batch.targets.opening import open_target
 from llcuda_net.bench.runs import noop
 from llcuda_net.bench.runs.stack import listening
 from llcuda_net.bench.statistics.summary import rates
-from llcuda_net.bench.workload.load import Plan, Run
+from llcuda_net.bench.workload.load import LEAD, Plan, Run
 from llcuda_net.bench.workload.prompts import Prompts
 from llcuda_net.bench.workload.schedules import Schedule, closed
 from llcuda_net.bench.workload.validity import Bounds, Ceiling, lag_p99, problems
@@ -38,7 +39,7 @@ class Once:
     """What one run gave.
 
     Attributes:
-        cpu_share: of a core, that this process took.
+        cpu_share: of a core, that this process took in the window.
         begin, end: of the measuring window, seconds since the run's start.
     """
 
@@ -87,23 +88,41 @@ async def once(
         start: the trio time of its first moment; None: at once.
     """
     run = Run(plan, targets, after=after)
-    cpu, wall = time.process_time(), time.monotonic()
+    started = trio.current_time() + LEAD if start is None else start
+    #: Processor and wall clock at the window's begin; then, of what is between, its end.
+    clocks: list[tuple[float, float]] = []
+
+    async def watch() -> None:
+        for moment in (plan.warmup, plan.schedule.seconds):
+            await trio.sleep_until(started + moment)
+            clocks.append((time.process_time(), time.monotonic()))
 
     async def report() -> None:
         while True:
-            done = sum(record.done for record in run.records)
-            at = min(max(0.0, run.now()), plan.schedule.seconds)
-            state = "warm-up" if at < plan.warmup else f"{done} answers"
-            say(f"{label} {at:.0f} of {plan.schedule.seconds:.0f} s, {state}")
+            say(f"{label} {_state(run)}")
             await trio.sleep(0.25)
 
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
         nursery.start_soon(report)
-        await run.run(start)
+        await run.run(started)
         nursery.cancel_scope.cancel()
-    share = (time.process_time() - cpu) / max(1e-9, time.monotonic() - wall)
-    end = min(plan.schedule.seconds, run.seconds)
-    return Once(run.records, plan.schedule, plan.warmup, run.seconds, share, plan.warmup, end)
+    ended = (time.process_time(), time.monotonic())
+    (cpu, wall), (cpu_end, wall_end) = [*clocks, ended, ended][:2]
+    share = (cpu_end - cpu) / max(1e-9, wall_end - wall)
+    return Once(run.records, plan.schedule, plan.warmup, run.seconds, share, plan.warmup, run.until)
+
+
+def _state(run: Run) -> str:
+    """How far a run has come, in words."""
+    at, plan = run.now(), run.plan
+    text = f"{min(max(0.0, at), plan.schedule.seconds):.0f} of {plan.schedule.seconds:.0f} s,"
+    if at < plan.warmup:
+        return f"{text} warm-up"
+    text = f"{text} {sum(record.done for record in run.records)} answers"
+    if at < plan.schedule.seconds:
+        return text
+    return f"{text}, waiting for {sum(math.isnan(record.ended) for record in run.records)} more"
 
 
 async def self_test(plan: Plan, say: Say = silent) -> Ceiling:
@@ -123,7 +142,7 @@ async def self_test(plan: Plan, say: Say = silent) -> Ceiling:
             prompts=prompts,
             warmup=SELF_TEST / 3,
             requests=None,
-            cut=True,
+            drain=0.0,
         )
         full = await once(fast, paths, say=say, label="self-test, saturated:")
         found = rates(full.records, full.begin, full.end)

@@ -107,7 +107,6 @@ async def point(
             params=request.params,
             timeout=request.timeout,
             warmup=load.warmup,
-            cut=True,
             seed=request.seed + communicator.rank,
         )
         if settings.kernels.work is not None or settings.kernels.post:

@@ -152,7 +152,6 @@ class ThroughputBench:
             params=request.params,
             timeout=request.timeout,
             warmup=self.sweep.warmup,
-            cut=True,
             seed=request.seed + number,
         )
 

@@ -59,7 +59,8 @@ class Plan:
         timeout: seconds from the intended moment after which a request is given up.
         warmup: seconds at the schedule's start whose requests are not measured.
         requests: end after so many measured sessions, if the time is not up before; None: no end.
-        cut: stop at the schedule's end, whatever is under way.
+        drain: seconds after the schedule's end for what is under way, then it is cut; None: until
+            each has its answer or its timeout.
         seed: of the order in which the two of a pair go.
         chat: send each prompt as a chat of one message, not as it is.
     """
@@ -70,7 +71,7 @@ class Plan:
     timeout: float = 120.0
     warmup: float = 0.0
     requests: int | None = None
-    cut: bool = False
+    drain: float | None = None
     seed: int = 0
     chat: bool = False
 
@@ -86,6 +87,7 @@ class Run:
     Attributes:
         records: one per request, in the order of their start.
         seconds: how long the run took, from the first moment to the last answer.
+        until: when sending ended: at the schedule's end, or when `Plan.requests` were sent.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Run:
         self.plan = plan
         self.records: list[Record] = []
         self.seconds = 0.0
+        self.until = plan.schedule.seconds
         self._targets = targets
         self._after = after
         self._start = 0.0
@@ -120,8 +123,8 @@ class Run:
         """
         self._start = trio.current_time() + LEAD if start is None else start
         with trio.CancelScope() as scope:
-            if self.plan.cut:
-                scope.deadline = self._start + self.plan.schedule.seconds
+            if self.plan.drain is not None:
+                scope.deadline = self._start + self.plan.schedule.seconds + self.plan.drain
             async with trio.open_nursery() as nursery:
                 if self.plan.schedule.moments is None:
                     await trio.sleep_until(self._start)
@@ -142,6 +145,7 @@ class Run:
             if number % len(paths) == 0:
                 order.shuffle(paths)
             if self.plan.requests is not None and measured >= self.plan.requests:
+                self.until = moment  # up to this one more, the rate is the schedule's
                 return
             measured += moment >= self.plan.warmup
             # Not where it is past: sleeping would let others run, and add to the lag.
@@ -156,6 +160,7 @@ class Run:
         while (now := self.now()) < plan.schedule.seconds:
             if plan.requests is not None and now >= plan.warmup:
                 if self._measured >= plan.requests:
+                    self.until = min(self.until, now)
                     return
                 self._measured += len(self._targets)
             number = self._taken

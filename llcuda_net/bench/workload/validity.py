@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llcuda_net.batch.record import Record, measured
+from llcuda_net.batch.record import Outcome, Record, measured
+from llcuda_net.bench.statistics.censored import cut_share
 from llcuda_net.bench.workload.schedules import Schedule
 
 
@@ -21,12 +22,14 @@ class Bounds:
         rate: least share of an open schedule's requests that must be sent in its time.
         cpu: greatest share of a core that the client may take: it runs on one.
         ceiling: greatest share of what the client can do, by its self-test.
+        cut: greatest share of the sent requests that the measurement's end may cut.
     """
 
     lag: float = 0.010
     rate: float = 0.98
     cpu: float = 0.85
     ceiling: float = 0.7
+    cut: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,11 @@ def problems(
     if not any(record.done for record in counted):
         errors = sorted({record.error for record in counted if record.error})
         return [f"no request was answered: {errors[0] if errors else 'the time was too short'}"]
+    if (cut := cut_share(counted)) > bounds.cut:
+        found.append(
+            f"{cut:.0%} of the requests were cut when it ended, over {bounds.cut:.0%}: how long"
+            " they would have taken is not known (give them more time to end: --drain)"
+        )
     lag = lag_p99(counted)
     if lag > bounds.lag:
         found.append(
@@ -127,13 +135,20 @@ def cautions(records: Sequence[Record], schedule: Schedule) -> list[str]:
     """What a reader of the figures must know, though they count."""
     found: list[str] = []
     counted = measured(records)
-    lost = [r for r in counted if not r.done and r.outcome != "cut"]
+    lost = [r for r in counted if not r.done and r.outcome is not Outcome.CUT]
     if lost:
         kinds = sorted({f"{r.outcome} ({r.error})" for r in lost})
         more = f" and {len(kinds) - 1} more kinds" if len(kinds) > 1 else ""
         found.append(
             f"{len(lost)} of {len(counted)} requests got no answer: {kinds[0]}{more}."
-            " The percentiles are of the others: what users felt is worse"
+            " What timed out is in the percentiles as at least so long; what was refused or failed"
+            " is not"
+        )
+    cut = sum(r.outcome is Outcome.CUT for r in counted)
+    if cut:
+        found.append(
+            f"{cut} of {len(counted)} requests were under way when it ended, and cut: they are in"
+            " the percentiles as at least so long (Kaplan and Meier 1958)"
         )
     uncounted = sum(r.done and not r.counted for r in counted)
     if uncounted:

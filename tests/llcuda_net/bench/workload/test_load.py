@@ -12,6 +12,8 @@ from trio.testing import MockClock
 
 from llcuda_net.batch.record import GAP, Outcome, Record, measured, values
 from llcuda_net.batch.targets.interface import Answer
+from llcuda_net.bench.statistics.censored import observations
+from llcuda_net.bench.statistics.censored import quantile as quantile_of
 from llcuda_net.bench.statistics.summary import difference, rates, summarise
 from llcuda_net.bench.workload import schedules
 from llcuda_net.bench.workload.load import LEAD, Plan, Run
@@ -20,7 +22,7 @@ from llcuda_net.bench.workload.schedules import Schedule
 from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, lag_p99, problems, shared
 from llcuda_net.errors import ConnectError, InternalError, Overloaded, RequestTimeout
 from llcuda_net.util.quantile import quantile
-from tests.support.bench_targets import Fake
+from tests.support.bench_targets import Fake, Known, either
 
 PROMPTS = Prompts(["a", "b", "c"], "three")
 
@@ -135,13 +137,59 @@ async def test_a_request_that_takes_too_long_is_given_up(autojump_clock: MockClo
     )[0]  # fmt: skip
 
 
+async def test_what_is_under_way_at_the_end_is_waited_for(autojump_clock: MockClock) -> None:
+    """Half the answers take 0.4 s, half 6.05 s, at 8 requests/s for 14 s: none vanishes."""
+    server = Known(either(0.4, 6.05), None)
+    run = Run(plan(schedules.poisson(8, 14, 3), warmup=7.0), {"gateway": server})
+    counted = measured(await run.run())
+    assert all(record.done for record in counted)
+    assert 14 < run.seconds <= 14 + 6.05
+    assert run.until == 14
+    slow = sum(record.latency > 6 for record in counted)
+    assert slow / len(counted) == pytest.approx(0.5, abs=0.1)
+    assert not problems(counted, run.plan.schedule, warmup=7, cpu_share=0)
+
+
+async def test_what_is_cut_is_counted_and_makes_it_invalid(autojump_clock: MockClock) -> None:
+    """The same without waiting: half is cut, and says that the median is above what has ended."""
+    server = Known(either(0.4, 6.05), None)
+    run = Run(plan(schedules.poisson(8, 14, 3), warmup=7.0, drain=0.0), {"gateway": server})
+    counted = measured(await run.run())
+    cut = [record for record in counted if record.outcome is Outcome.CUT]
+    assert {record.ended for record in cut} == {14.0}
+    assert server.active == 0
+    assert 0.3 < len(cut) / len(counted) < 0.6
+    found = observations(counted, "latency")
+    assert quantile_of(found, 0.4) == pytest.approx(0.4)
+    assert quantile_of(found, 0.7) == pytest.approx(6.05)
+    (line,) = problems(counted, run.plan.schedule, warmup=7, cpu_share=0)
+    assert "of the requests were cut when it ended, over 5%" in line
+    lines = cautions(counted, run.plan.schedule)
+    assert any(f"{len(cut)} of {len(counted)} requests were under way" in each for each in lines)
+
+
 async def test_the_end_cuts_what_is_under_way(autojump_clock: MockClock) -> None:
     fake = Fake(first=0.4)
-    run = Run(plan(schedules.closed(2, 1.0), cut=True), {"gateway": fake})
+    run = Run(plan(schedules.closed(2, 1.0), drain=0.0), {"gateway": fake})
     records = await run.run()
     assert run.seconds == pytest.approx(1.0)
     assert [record.outcome for record in records] == [Outcome.DONE] * 4 + [Outcome.CUT] * 2
     assert fake.active == 0
+    later = Run(plan(schedules.closed(2, 1.0), drain=0.1), {"gateway": Fake(first=0.4)})
+    assert [record.ended for record in (await later.run())[-2:]] == pytest.approx([1.1, 1.1])
+    whole = Run(plan(schedules.closed(2, 1.0), drain=5.0), {"gateway": Fake(first=0.4)})
+    assert all(record.done for record in await whole.run())
+    assert whole.seconds == pytest.approx(3 * 0.404)
+
+
+async def test_the_window_ends_with_the_sending(autojump_clock: MockClock) -> None:
+    """With a number of requests the last answers come after it, while ever fewer are asked for."""
+    opened = Run(plan(schedules.constant(10, 60), requests=20), {"gateway": Fake(first=5.0)})
+    assert len(await opened.run()) == 20
+    assert (opened.until, opened.seconds) == pytest.approx((2.0, 1.9 + 5.004))
+    closed = Run(plan(schedules.closed(2, 60), requests=4), {"gateway": Fake(first=1.0)})
+    assert len(await closed.run()) == 4
+    assert closed.until == pytest.approx(2 * 1.004)
 
 
 async def test_a_closed_loop_keeps_so_many_going(autojump_clock: MockClock) -> None:
@@ -209,7 +257,7 @@ async def test_work_afterwards_is_timed_apart(autojump_clock: MockClock) -> None
 
 async def test_rates_are_of_the_wall_clock(autojump_clock: MockClock) -> None:
     """2 workers, 14 ms an answer of 5 tokens: 142.9 answers and 714 tokens a second."""
-    records = await Run(plan(schedules.closed(2, 11.0), cut=True), {"gateway": Fake()}).run()
+    records = await Run(plan(schedules.closed(2, 11.0), drain=0.0), {"gateway": Fake()}).run()
     found = rates(records, 1.0, 11.0)
     assert found["requests_per_s"]["value"] == pytest.approx(2 / 0.014, rel=0.01)
     assert found["tokens_per_s"]["value"] == pytest.approx(10 / 0.014, rel=0.01)
