@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 import httpx
 
 from llcuda_net.errors import ConnectError, LlcudaError
+from llcuda_net.util.numbers import plain
 
 _T = TypeVar("_T")
 #: States in which nothing more happens.
@@ -221,7 +222,7 @@ class BatchApi:
             if until is None:
                 until = time.monotonic() + self._patience
                 if self._patience:
-                    self._note(f"{why}; trying again for {self._patience:g} s")
+                    self._note(f"{why}; trying again for {plain(self._patience)} s")
             if time.monotonic() >= until:
                 raise ConnectError(why)
             behind = self._urls.index(self._now) + 1

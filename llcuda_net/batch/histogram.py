@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from hdrh.histogram import HdrHistogram
 
+from llcuda_net.util.numbers import plain
 from llcuda_net.util.quantile import PERCENTILES, rank, supported
 
 #: The longest time that differs from a longer one, in microseconds: an hour.
@@ -30,7 +31,9 @@ class Histogram:
         return int(self._counts.get_total_count())
 
     def __repr__(self) -> str:
-        return f"<Histogram of {len(self)} times, up to {self._counts.get_max_value() / 1e6:g} s>"
+        return (
+            f"<Histogram of {len(self)} times, up to {plain(self._counts.get_max_value() / 1e6)} s>"
+        )
 
     def add(self, seconds: float) -> None:
         """Count one."""

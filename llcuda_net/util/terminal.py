@@ -31,6 +31,8 @@ _ONE_LINE = {**_VISIBLE, **dict.fromkeys(map(ord, "\t\n\v\f\r\x85\u2028\u2029"),
 _FOUND = re.compile("[" + "".join(f"\\u{code:04x}" for code in sorted(_CONTROLS)) + "]")
 _STYLE = re.compile("(\x1b\\[(?:" + "|".join(map(re.escape, STYLES)) + ")m)")
 _ERASE = "\r\x1b[K"
+#: Set by Open MPI's mpirun, which passes a rank's output on.
+_RANK = "OMPI_COMM_WORLD_RANK"
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -39,7 +41,13 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def is_clever(stream: TextIO | None) -> bool:
-    """Whether it is a terminal that can erase a line."""
+    """Whether it is a terminal that can erase a line, and is this process's alone.
+
+    Open MPI gives each rank a terminal of its own as stdout, whatever mpirun's output is: a pipe or
+    a file, which no colour belongs in.
+    """
+    if _RANK in os.environ:
+        return False
     return is_terminal(stream) and os.environ.get("TERM") != "dumb"
 
 

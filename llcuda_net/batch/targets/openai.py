@@ -18,6 +18,7 @@ from llcuda_net.batch.targets.interface import About, Answer, Clock, overloaded_
 from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import RequestError, Unsupported, UpstreamStalled, UpstreamUnavailable
 from llcuda_net.upstream.llama.transport.origin import Origin, decoder, unreachable
+from llcuda_net.util.numbers import plain
 
 _READ = 64 << 10
 #: Pieces for each token that was asked for, and besides, after which an answer is taken for whole.
@@ -137,7 +138,7 @@ class OpenAITarget:
                 ):
                     data = bytes(await stream.receive_some(_READ))
                 if scope.cancelled_caught:
-                    raise UpstreamStalled(f"the server sent nothing for {self._stall:g} s")
+                    raise UpstreamStalled(f"the server sent nothing for {plain(self._stall)} s")
                 at = now()
                 with overloaded_when_busy():
                     if not data:

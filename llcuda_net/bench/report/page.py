@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from llcuda_net.bench.report.cells import Table
 from llcuda_net.bench.report.plots import Figure
 from llcuda_net.errors import ConfigError
+from llcuda_net.util.numbers import plain
 
 #: (value, name, interval): the few figures to be seen first.
 Card = tuple[str, str, str]
@@ -92,4 +93,4 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{k}={_plain(v)}" for k, v in value.items() if v is not None)
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return plain(value) if isinstance(value, float) else str(value)

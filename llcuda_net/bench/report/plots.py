@@ -19,6 +19,8 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from llcuda_net.util.numbers import plain
+
 #: Of the series, in turn; the page has each as --c0, --c1, …
 _SERIES = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#64748b")
 COLOURS = len(_SERIES)
@@ -149,7 +151,7 @@ def bars(
         at = 0.0
         for number, (name, value) in enumerate(parts):
             colour = _SERIES[number % COLOURS]
-            axes.barh(0, value, left=at, color=colour, label=f"{name} {value:.3g} {unit}")
+            axes.barh(0, value, left=at, color=colour, label=f"{name} {plain(value, 3)} {unit}")
             at += value
         axes.set_xlim(0, total)
         axes.set_axis_off()
@@ -239,7 +241,7 @@ def _lay_out(axis: Any, wanted: Axis, values: Sequence[float]) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{round(value, 9):.6g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else plain(round(value, 9))
 
 
 def _svg(drawing: Drawing, title: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.bench.report.cells import RATES, Table, estimate, grid, rate_of
-from llcuda_net.util.numbers import three_digits
+from llcuda_net.util.numbers import probability, three_digits
 
 
 def lines(found: dict[str, Any]) -> list[str]:
@@ -96,6 +96,6 @@ def notes(found: dict[str, Any]) -> list[str]:
         if not each["holds"]:
             out.append(
                 f"{each['law']}: sizes differ from the law by more than their repetitions do"
-                f" (p = {each['lack_of_fit_p']:.1g}), so its parameters have no intervals"
+                f" (p {probability(each['lack_of_fit_p'])}), so its parameters have no intervals"
             )
     return out

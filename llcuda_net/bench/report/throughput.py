@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.bench.report.cells import Table, estimate, grid, server
-from llcuda_net.util.numbers import three_digits
+from llcuda_net.util.numbers import plain, three_digits
 
 Row = dict[str, Any]
 
@@ -40,7 +40,7 @@ def table(found: dict[str, Any], kind: str) -> Table:
     for row in rows:
         lost = sum(row["outcomes"][name] for name in ("refused", "failed", "timeout"))
         line = [
-            f"{row['load']:g}",
+            plain(row["load"]),
             estimate(row["tokens_per_s"]),
             estimate(row["requests_per_s"]),
             *(
@@ -62,7 +62,8 @@ def knee(found: dict[str, Any]) -> str:
     if at["load"] is None:
         return f"no knee: {at['why']}"
     return (
-        f"the knee is at concurrency {at['load']:g}: {three_digits(at['tokens_per_s'])} tokens/s;"
+        f"the knee is at concurrency {plain(at['load'])}:"
+        f" {three_digits(at['tokens_per_s'])} tokens/s;"
         " beyond it more concurrency mostly makes requests wait"
     )
 
@@ -70,10 +71,10 @@ def knee(found: dict[str, Any]) -> str:
 def saturation(found: dict[str, Any]) -> str:
     """From which rate on less is carried than offered, in words."""
     at = found["saturation"]
-    carried = "" if at["carried"] is None else f"{at['carried']:g} requests/s are carried"
+    carried = "" if at["carried"] is None else f"{plain(at['carried'])} requests/s are carried"
     if at["from"] is not None:
         less = f" ({carried})" if carried else ""
-        return f"saturated from {at['from']:g} requests/s on{less}"
+        return f"saturated from {plain(at['from'])} requests/s on{less}"
     if at["carried"] == found["rates"][-1]["load"]:
         return f"not saturated: {carried}, the most that was offered"
     return f"whether it is saturated cannot be told{': ' if carried else ''}{carried}"

@@ -9,7 +9,7 @@ from llcuda_net.bench.report.cells import interval, server
 from llcuda_net.bench.report.page import Card, Section
 from llcuda_net.bench.report.page import page as whole
 from llcuda_net.bench.report.throughput import Row
-from llcuda_net.util.numbers import three_digits
+from llcuda_net.util.numbers import plain, three_digits
 
 
 def page(found: dict[str, Any]) -> str:
@@ -39,11 +39,11 @@ def page(found: dict[str, Any]) -> str:
 
 def _cards(found: dict[str, Any]) -> list[Card]:
     best = max(found["concurrency"], key=lambda row: row["tokens_per_s"]["value"])
-    cards = [_card(best["tokens_per_s"], f"tokens/s at concurrency {best['load']:g}")]
+    cards = [_card(best["tokens_per_s"], f"tokens/s at concurrency {plain(best['load'])}")]
     if found["knee"]["load"] is not None:
-        cards.append((f"{found['knee']['load']:g}", "concurrency at the knee", ""))
+        cards.append((f"{plain(found['knee']['load'])}", "concurrency at the knee", ""))
     if found["rates"] and found["saturation"]["from"] is not None:
-        cards.append((f"{found['saturation']['from']:g}/s", "offered rate that saturates", ""))
+        cards.append((f"{plain(found['saturation']['from'])}/s", "offered rate that saturates", ""))
     if found["settings"]["slo"]:
         good = [row for row in [*found["concurrency"], *found["rates"]] if row["goodput"]]
         top = max(good, key=lambda row: row["goodput"]["value"])

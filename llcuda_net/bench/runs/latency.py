@@ -27,6 +27,7 @@ from llcuda_net.bench.workload.schedules import Schedule
 from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, shared
 from llcuda_net.config.upstreams import without_credentials
 from llcuda_net.errors import ConfigError
+from llcuda_net.util.numbers import plain
 
 #: Numbers of different repetitions must differ, so that pairs are not mixed up.
 _APART = 10_000_000
@@ -86,8 +87,8 @@ class Load:
         )
         if found.moments is not None and found.moments[-1] < self.warmup:
             raise ConfigError(
-                f"all {len(found.moments)} requests fall into the warm-up of {self.warmup:g} s:"
-                " give more time, or a higher rate"
+                f"all {len(found.moments)} requests fall into the warm-up of {plain(self.warmup)}"
+                " s: give more time, or a higher rate"
             )
         return found
 

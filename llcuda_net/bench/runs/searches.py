@@ -23,6 +23,7 @@ from llcuda_net.bench.runs.ranks import all_metrics, costs
 from llcuda_net.bench.statistics.estimates import student
 from llcuda_net.bench.statistics.summary import BATCHES
 from llcuda_net.errors import ConfigError
+from llcuda_net.util.numbers import three_digits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,7 +203,8 @@ async def _search(
     warm = await _blocks(communicator, once, search.warmup, max(length, 0.05), 1)
     each = statistics.median(warm[-1]) if warm else 1.0
     if communicator.rank == 0:
-        say(f"rank 0: warm after {time.perf_counter() - begin:.1f} s, {each * 1e3:.3g} ms a search")
+        took = f"warm after {time.perf_counter() - begin:.1f} s"
+        say(f"rank 0: {took}, {three_digits(each * 1e3)} ms a search")
     return await _blocks(communicator, once, search.seconds, length, max(1, round(length / each)))
 
 

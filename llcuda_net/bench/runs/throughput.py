@@ -21,6 +21,7 @@ from llcuda_net.bench.workload import prompts, schedules
 from llcuda_net.bench.workload.load import Plan
 from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, shared
 from llcuda_net.config.upstreams import without_credentials
+from llcuda_net.util.numbers import plain
 
 #: Shares of the capacity that the rates "auto" offer.
 _SHARES = (0.25, 0.5, 0.75, 0.9, 1.0, 1.25)
@@ -105,9 +106,9 @@ class ThroughputBench:
             after, self._work = settings.kernels.prepare()
             if settings.self_test:
                 self._ceiling = await self_test(self._closed(self.concurrency[-1], 0), self._say)
-            await self._over(self.concurrency, self._closed, "concurrency {:g}", target, after)
+            await self._over(self.concurrency, self._closed, "concurrency {}", target, after)
             self.rates = [Step(rate) for rate in self._offered()]
-            await self._over(self.rates, self._open, "{:.3g} requests/s", target, after)
+            await self._over(self.rates, self._open, "{} requests/s", target, after)
 
     async def _over(
         self,
@@ -120,7 +121,8 @@ class ThroughputBench:
         """Every load once per round."""
         for number in range(self.sweep.rounds if loads else 0):
             for step in loads if number % 2 == 0 else reversed(loads):
-                label = f"round {number + 1} of {self.sweep.rounds}, {words.format(step.load)}:"
+                load = words.format(plain(step.load, 4))
+                label = f"round {number + 1} of {self.sweep.rounds}, {load}:"
                 step.runs.append(
                     await once(
                         plan(step, number),
@@ -179,9 +181,9 @@ class ThroughputBench:
                     row["carried"], row["saturated"] = share.as_dict(), saturated(share)
                 else:
                     for name, values in step.repetitions().items():
-                        found["repetitions"][f"{name} at {step.load:g}"] = values
+                        found["repetitions"][f"{name} at {plain(step.load)}"] = values
                 found["problems"] += [
-                    f"{kind} {step.load:g}, round {number}: {text}"
+                    f"{kind} {plain(step.load)}, round {number}: {text}"
                     for number, text in row["problems"]
                 ]
         curve = [Estimate.from_dict(row["tokens_per_s"]) for row in found["concurrency"]]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from llcuda_net.bench.statistics.estimates import CONFIDENCE, Estimate, welch
+from llcuda_net.util.numbers import plain, probability
 
 #: Least relative change that is reported, however sure.
 RELEVANT = 0.02
@@ -102,7 +103,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
                 change.old,
                 change.new,
                 change.relative,
-                f"p = {p:.2g}, not enough among {len(pending)} figures",
+                f"p {probability(p)}, not enough among {len(pending)} figures",
             )
         found.append(change)
     order = list(old.get("repetitions", {}))
@@ -150,8 +151,9 @@ def lines(changes: list[Change], hindered: list[str]) -> list[str]:
         r = change.relative
         interval = "" if r.low is None or r.high is None else f" ({r.low:+.1%} to {r.high:+.1%})"
         why = f"  {change.why}" if change.why else ""
+        old, new = plain(change.old, 4), plain(change.new, 4)
         out.append(
-            f"{change.verdict:11}  {change.figure:22} {change.old:>10.4g} -> {change.new:<10.4g}"
+            f"{change.verdict:11}  {change.figure:22} {old:>10} -> {new:<10}"
             f" {r.value:+.1%}{interval}{why}"
         )
     return out

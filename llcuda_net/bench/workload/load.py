@@ -26,6 +26,7 @@ from llcuda_net.batch.targets.interface import Answer, PostProcess, Target
 from llcuda_net.bench.workload.asks import Ask, Work
 from llcuda_net.bench.workload.schedules import Schedule
 from llcuda_net.errors import ConnectError, RequestError
+from llcuda_net.util.numbers import plain
 from llcuda_protocol import ErrorCode
 
 #: Seconds before the first request, so that the first moments of an open schedule are not late.
@@ -231,7 +232,7 @@ class Run:
                 record.outcome = Outcome.DONE
                 return answer
         if scope.cancelled_caught:
-            record.outcome, record.error = Outcome.TIMEOUT, f"no end within {plan.timeout:g} s"
+            record.outcome, record.error = Outcome.TIMEOUT, f"no end within {plain(plan.timeout)} s"
         return None
 
 

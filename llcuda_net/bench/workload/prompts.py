@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llcuda_net.bench.workload.asks import Ask, Single
 from llcuda_net.errors import ConfigError
+from llcuda_net.util.numbers import plain
 from llcuda_net.util.text_files import read_text
 
 DEFAULT = "Explain what a slot is, and why a server has several."
@@ -80,7 +81,9 @@ def synthetic(lengths: str, *, seed: int, count: int = 512) -> Prompts:
     except ValueError:
         raise ConfigError(f"{lengths!r} is no distribution of lengths: {KINDS}") from None
     if not (np.isfinite(sizes).all() and sizes.min() >= 0 and sizes.max() <= 1_000_000):
-        raise ConfigError(f"{lengths!r} gives prompts of {sizes.min():g} to {sizes.max():g} words")
+        raise ConfigError(
+            f"{lengths!r} gives prompts of {plain(sizes.min())} to {plain(sizes.max())} words"
+        )
     texts = [
         " ".join([f"{rng.integers(1 << 31)}:", *rng.choice(_WORDS, size=max(1, round(size)))])
         for size in sizes

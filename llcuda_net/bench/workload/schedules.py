@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from llcuda_net.errors import ConfigError
+from llcuda_net.util.numbers import plain
 from llcuda_net.util.text_files import read_text
 
 #: Most requests that one schedule may hold: a rate or a time typed wrongly is not an hour's wait.
@@ -52,7 +53,7 @@ class Schedule:
         if self.closed:
             plural = "" if self.concurrency == 1 else "s"
             return f"closed loop, {self.concurrency} worker{plural}"
-        return f"{self.kind} arrivals, {self.rate:.4g} requests/s"
+        return f"{self.kind} arrivals, {plain(self.rate, 4)} requests/s"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: how to make it again, not its moments."""
@@ -99,7 +100,7 @@ def gamma(rate: float, seconds: float, cv: float, seed: int, *, kind: str = "") 
         moments.append(last + np.cumsum(pauses))
         last = float(moments[-1][-1])
     whole = np.concatenate(moments)
-    return _open(kind or f"gamma:{cv:g}", seconds, whole[whole < seconds], rate)
+    return _open(kind or f"gamma:{plain(cv)}", seconds, whole[whole < seconds], rate)
 
 
 def ramp(first: float, last: float, seconds: float, seed: int) -> Schedule:
@@ -124,7 +125,7 @@ def ramp(first: float, last: float, seconds: float, seed: int) -> Schedule:
     n = np.asarray(counts)
     # Solved so that a slope of nothing divides by nothing: t = 2n / (first + √(first² + 2 slope n))
     root = np.sqrt(np.maximum(0.0, first**2 + 2 * slope * n))
-    return _open(f"ramp:{last:g}", seconds, 2 * n / (first + root), mean)
+    return _open(f"ramp:{plain(last)}", seconds, 2 * n / (first + root), mean)
 
 
 def trace(path: Path, seconds: float | None = None) -> Schedule:
@@ -191,10 +192,14 @@ def parse(
 def _count(rate: float, seconds: float) -> int:
     """How many requests that makes, if it can be meant."""
     if not (0 < rate < math.inf and 0 < seconds < math.inf):
-        raise ConfigError(f"rate and time must be above 0, not {rate:g}/s for {seconds:g} s")
+        raise ConfigError(
+            f"rate and time must be above 0, not {plain(rate)}/s for {plain(seconds)} s"
+        )
     count = math.ceil(rate * seconds - 1e-9)
     if count > MOST:
-        raise ConfigError(f"{rate:g}/s for {seconds:g} s are {count:,} requests: too many")
+        raise ConfigError(
+            f"{plain(rate)}/s for {plain(seconds)} s are {count:,} requests: too many"
+        )
     return count
 
 
@@ -204,7 +209,7 @@ def _open(
     found = tuple(float(moment) for moment in moments)
     if not found:
         raise ConfigError(
-            f"no request falls into {seconds:g} s of {kind} arrivals: give more time, or a higher"
-            " rate"
+            f"no request falls into {plain(seconds)} s of {kind} arrivals: give more time, or a"
+            " higher rate"
         )
     return Schedule(kind, seconds, found, 0, rate or len(found) / seconds)

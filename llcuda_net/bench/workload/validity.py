@@ -11,6 +11,7 @@ import numpy as np
 from llcuda_net.batch.record import Outcome, Record, measured
 from llcuda_net.bench.statistics.censored import cut_share
 from llcuda_net.bench.workload.schedules import Schedule
+from llcuda_net.util.numbers import plain, three_digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def problems(
     if lag > bounds.lag:
         found.append(
             f"the client could not keep up: p99 of the dispatch lag is {lag * 1e3:.1f} ms,"
-            f" over {bounds.lag * 1e3:g} ms"
+            f" over {plain(bounds.lag * 1e3)} ms"
         )
     if schedule.moments is not None:
         wanted = sum(moment >= warmup for moment in schedule.moments)
@@ -168,7 +169,8 @@ def cautions(records: Sequence[Record], schedule: Schedule) -> list[str]:
         )
         if second > 1.5 * first:
             found.append(
-                f"latency rose while it ran (median {first * 1e3:.4g} ms, then"
-                f" {second * 1e3:.4g} ms): the queue was growing, and a longer run gives more"
+                f"latency rose while it ran (median {three_digits(first * 1e3)} ms, then"
+                f" {three_digits(second * 1e3)} ms): the queue was growing, and a longer run gives"
+                " more"
             )
     return found

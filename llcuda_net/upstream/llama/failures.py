@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import html
 import math
 import re
 import time
@@ -43,6 +44,11 @@ _LOST_GRAMMAR = "Unexpected empty grammar stack"
 _UNREADABLE = re.compile(r"Failed to parse (?:messages|tools|tool call|tool_choice)\b")
 #: That there is nothing at a path, or not for this method; see `upstream_failure`.
 _NO_ROUTE = re.compile(r"the upstream answered (40[45]: .*)")
+#: A page, of which so many characters are looked at; its title.
+_PAGE = 16 << 10
+_HTML = re.compile(r"\s*(?:<\?xml\b[^>]*>\s*)?<(?:!doctype\s+html|html|head|body)\b", re.I)
+_TITLE = re.compile(r"<title\b[^>]*>(.*?)</title\s*>", re.I | re.S)
+_TAG = re.compile(r"<[^>]*>")
 _BLIND = re.compile(r"(?:image|audio|video) input is not supported")
 
 
@@ -123,7 +129,9 @@ def upstream_failure(
         else:
             message = str(found)
     except (*NOT_JSON, AttributeError):
-        message = body[:200].decode("utf-8", "replace")
+        text = bytes(body[:_PAGE]).decode("utf-8", "replace")
+        page = "text/html" in (headers or {}).get("content-type", "").lower()
+        message = _title(status, text) if page or _HTML.match(text) else text[:200]
     message = _line(message, 500) or "no reason given"
     headers = headers or {}
     pause = retry_after(headers)
@@ -191,6 +199,16 @@ def error_in(body: bytes | bytearray, headers: Mapping[str, str]) -> RequestErro
     if not isinstance(answer, dict) or answer.get("error") in (None, False):
         return None
     return upstream_failure(500, body, headers)
+
+
+def _title(status: int, text: str) -> str:
+    """What a page of HTML says, as proxies send: its title, or else the little that it says."""
+    title = _TITLE.search(text)
+    words = _line(html.unescape(_TAG.sub(" ", title[1] if title else text)), 500)
+    if title is None and len(words) > 100:
+        words = ""
+    words = words[:100].removeprefix(str(status)).strip() or "no title"
+    return f"{words} (a page of HTML, as of a proxy)"
 
 
 def _line(text: str, longest: int) -> str:

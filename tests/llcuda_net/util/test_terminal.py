@@ -16,6 +16,7 @@ from llcuda_net.util.terminal import (
     echo,
     echo_data,
     harmless,
+    is_clever,
     one_line,
     paint,
     status_line,
@@ -112,3 +113,15 @@ def test_data_is_exact_for_programs_and_harmless_on_a_terminal(
         echo_data(EVIL, exact=exact)
         StdoutFile().write(EVIL.encode())
         assert terminal.text == harmless(EVIL) * 2
+
+
+def test_a_rank_under_mpirun_has_no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stdout is a terminal that Open MPI made, whatever mpirun writes to."""
+    screen = FakeTerminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("OMPI_COMM_WORLD_RANK", raising=False)
+    assert paint("note:", "33", screen) == "\x1b[33mnote:\x1b[0m"
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    assert paint("note:", "33", screen) == "note:"
+    assert not is_clever(screen)

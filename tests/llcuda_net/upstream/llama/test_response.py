@@ -229,6 +229,40 @@ def test_an_error_in_the_body_has_the_code_that_it_says() -> None:
     assert upstream_failure(500, _error("x")).message == "the upstream answered 500: no such slot"
 
 
+_NGINX = (
+    "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway"
+    "</h1></center>\r\n<hr><center>nginx/1.24.0</center>\r\n</body>\r\n</html>\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "said"),
+    [
+        (502, _NGINX, {}, "the upstream answered 502: Bad Gateway (a page of HTML, as of a proxy)"),
+        (
+            504,
+            f"<!DOCTYPE html><!-- {'x' * 900} --><title\nx>\n Gone &amp; <b>away</b>\n</title>",
+            {},
+            "the upstream answered 504: Gone & away (a page of HTML, as of a proxy)",
+        ),
+        (
+            404,
+            "<p>nothing here</p><script>" + "x(); " * 100,
+            {"content-type": "text/html; charset=utf-8"},
+            "the upstream answered 404: no title (a page of HTML, as of a proxy)",
+        ),
+        (500, "a < b <html>", {}, "the upstream answered 500: a < b <html>"),
+        (500, "<!--" + "--><!--" * 2000, {}, "the upstream answered 500: <!----><!--"),
+    ],
+)
+def test_of_a_proxys_page_only_its_title_is_said(
+    status: int, body: str, headers: dict[str, str], said: str
+) -> None:
+    message = upstream_failure(status, body.encode(), headers).message
+    assert message.startswith(said)
+    assert len(message) < 250
+
+
 @pytest.mark.parametrize(
     ("said", "kind"),
     [
