@@ -10,6 +10,7 @@ from llcuda_net.bench.workload.schedules import Schedule
 from llcuda_net.bench.workload.texts import text
 from llcuda_net.bench.workload.traces import BLOCK, Trace
 from llcuda_net.errors import ConfigError
+from llcuda_net.util.numbers import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,5 +85,5 @@ def schedule(trace: Trace, speed: float, seconds: float | None = None) -> Schedu
     length = seconds if seconds is not None else moments[-1] + 1.0 / speed
     moments = tuple(moment for moment in moments if moment < length)
     if not moments:
-        raise ConfigError(f"no request of the trace {trace.name} falls into {length:g} s")
+        raise ConfigError(f"no request of the trace {trace.name} falls into {plain(length)} s")
     return Schedule("trace", length, moments, 0, len(moments) / length)
