@@ -53,7 +53,7 @@ class Schedule:
         if self.closed:
             plural = "" if self.concurrency == 1 else "s"
             return f"closed loop, {self.concurrency} worker{plural}"
-        return f"{self.kind} arrivals, {plain(self.rate, 4)} requests/s"
+        return f"{self.kind} arrivals, {plain(self.rate or 0.0, 4)} requests/s"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: how to make it again, not its moments."""

@@ -63,12 +63,8 @@ def exponents(source: str) -> Iterator[str]:
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.FormattedValue) and node.format_spec and id(node) not in read:
-            spec = "".join(
-                part.value if isinstance(part, ast.Constant) else "0"
-                for part in node.format_spec.values  # type: ignore[attr-defined]
-            )
-            if re.search(r"[eEgG]$", spec):
-                yield f"{node.lineno}: {ast.unparse(node)}"
+            spec = ast.unparse(node.format_spec)
+            yield from [f"{node.lineno}: {spec}"] * bool(re.search(r"[eEgG]['\"]$", spec))
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from (
                 f"{node.lineno}: {f}" for f in re.findall(r"\{[^{}]*:[^{}]*[gGeE]\}", node.value)
