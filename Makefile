@@ -14,7 +14,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check in
 
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-real test test-all test-crash test-proxy test-chaos test-cluster test-cluster-simulation test-cluster-explorer test-memory test-openapi test-clients test-llama-server test-browser page-screenshots soak wheel lint format constraint-attack fuzz demo-model clean
-.PHONY: simulate-swaps bench bench-growth bench-kernels bench-latency bench-throughput bench-scaling
+.PHONY: simulate-swaps bench bench-growth bench-kernels bench-latency bench-throughput bench-scaling bench-peers
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -104,6 +104,9 @@ bench-throughput: $(VENV)/dev $(VENV)/bench ## measure tokens/s against concurre
 bench-scaling: $(VENV)/dev $(VENV)/bench ## measure load over 1 to 4 MPI ranks (3 minutes)
 	$(BIN)/llcuda bench scaling --sweep 1,2,3,4 --start demo --slots 8 --inflight 2 $(ARGS)
 
+bench-peers: $(VENV)/dev $(VENV)/bench ## llcuda bench beside GuideLLM and AIPerf (installed, 7 GB) on servers of known truth (20 minutes)
+	$(BIN)/python tools/bench_peers.py --install $(ARGS)
+
 bench-growth: $(VENV)/dev $(VENV)/bench ## fill stores and journals of growing size, and see what grows (half an hour; ARGS=--quick: seconds)
 	$(BIN)/python tools/bench_growth.py $(ARGS)
 
@@ -121,7 +124,7 @@ demo-model: $(VENV)/train ## train the demonstration model again and measure it
 	$(BIN)/python tools/eval_demo_model.py
 
 clean: ## remove .venv and everything built or pulled, but for .llama-server
-	rm -rf $(VENV) page-screenshots .venv-openapi .clients .browser .models build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
+	rm -rf $(VENV) page-screenshots .venv-openapi .venv-guidellm .venv-aiperf .clients .browser .models build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:

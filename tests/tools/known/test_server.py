@@ -47,8 +47,10 @@ def test_no_token_comes_before_it_is_due() -> None:
         offsets = service.draw(rng, 4)
         assert row["work"] == pytest.approx(offsets[-1])
         assert row["began"] == row["arrived"]
-        assert row["first"] >= row["began"] + offsets[0] - 1e-6
-        assert row["ended"] >= row["began"] + offsets[-1] - 1e-6
+        assert row["first_due"] == pytest.approx(row["began"] + offsets[0])
+        assert row["first"] >= row["first_due"] - 1e-6
+        assert row["due"] == pytest.approx(row["began"] + offsets[-1])
+        assert row["ended"] >= row["due"] - 1e-6
         assert row["tokens"] == 4
 
 

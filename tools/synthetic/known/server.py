@@ -39,6 +39,8 @@ class Served:
         first, ended: its first and its last token were sent; None where they were not.
         tokens: that it asked for.
         work: its service time as drawn, stalls left out; None where it never began.
+        first_due, due: when its first and its last token were, or would have been, due; None
+            where it never began.
     """
 
     arrived: float
@@ -47,6 +49,8 @@ class Served:
     first: float | None = None
     ended: float | None = None
     work: float | None = None
+    first_due: float | None = None
+    due: float | None = None
 
 
 class KnownUpstream(Upstream):
@@ -111,6 +115,9 @@ class KnownUpstream(Upstream):
             begun = self.now() if self._due is None else max(self._due, served.arrived)
         offsets = self.service.draw(self._draws, min(answer.total, MOST_TOKENS))
         served.began, served.work = begun, offsets[-1]
+        served.first_due, served.due = (
+            self.service.done(begun, offset) for offset in (offsets[0], offsets[-1])
+        )
         events = -(-len(offsets) // self.language.group) if answer.streamed else 1
         for number in range(events):
             last = (number + 1) * self.language.group if answer.streamed else len(offsets)
