@@ -25,8 +25,8 @@ from llcuda_net.bench.report.document import machine
 from llcuda_net.cli.common import Parser
 from llcuda_net.util.terminal import echo, is_clever, status_line
 from tools.peers import install, report
+from tools.peers.adapters import PROGRAMS
 from tools.peers.cases import CASES, Case
-from tools.peers.programs import PROGRAMS
 from tools.peers.runs import Bench
 
 EXAMPLE = """\

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .programs import Program
+from .adapters import Program
 
 ROOT = Path(__file__).resolve().parents[2]
 #: The end of pip's own words, where it failed.

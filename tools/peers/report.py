@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .adapters import PROGRAMS
 from .cases import Case
 from .figures import NAMES, Figures, error
-from .programs import PROGRAMS
 from .runs import Run
 
 METRICS = {"latency": "response", "ttft": "first"}

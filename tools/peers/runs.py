@@ -17,9 +17,9 @@ from tools import synthetic_upstream
 from tools.synthetic.pages import MODEL
 
 from . import tokenizer
+from .adapters import Job, Program, UnreadableError
 from .cases import Case
 from .figures import Recorded, Said, recorded
-from .programs import Job, Program, UnreadableError
 
 #: Seconds beyond its measuring in which a tool must have started, drained and written.
 PATIENCE = 240

@@ -10,9 +10,9 @@ import pytest
 
 from tools import bench_peers
 from tools.peers import install
+from tools.peers.adapters import PROGRAMS, Program
 from tools.peers.cases import CASES, Case
 from tools.peers.install import NotInstalledError
-from tools.peers.programs import PROGRAMS, Program
 from tools.peers.runs import Bench
 
 CASE = Case("fixed", "title", "fixed:0.01", 4, 50, 0.1, "why", 2)

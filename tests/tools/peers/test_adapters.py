@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from tools.peers.adapters import PROGRAMS, Job, UnreadableError
 from tools.peers.cases import CASES
 from tools.peers.figures import Said
-from tools.peers.programs import PROGRAMS, Job, UnreadableError
 
 ESTIMATE = {"value": 20.0, "low": 15.0, "high": 30.0}
 METRIC = {"unit": "ms", "mean": ESTIMATE, "p50": {"value": 10.0, "low": None, "high": None}}
