@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from llcuda_net.batch.record import Record
-from llcuda_net.batch.targets.interface import About, Answer, Clock
+from llcuda_net.batch.targets.interface import About, Answer, Clock, embedded
 from llcuda_net.client import Client
 from llcuda_net.client.stream import Piece
 from llcuda_net.errors import ConnectError, RequestError
@@ -53,6 +53,10 @@ class GatewayTarget:
         """See Target."""
         client = self._clients[self._next % len(self._clients)]
         self._next += 1
+        if "texts" in more:
+            record.sent = now()
+            vectors = await client.embed(more["texts"])
+            return embedded(record, vectors, len(more["texts"]))
         # Token ids are sent as they are by the name of prompt, and text by the name of raw.
         what: dict[str, Any] = {"raw" if isinstance(prompt, str) else "prompt": prompt}
         if "messages" in more:

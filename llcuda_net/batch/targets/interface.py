@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from llcuda_net.batch.record import GATEWAY, SERVER, Record
-from llcuda_net.errors import Overloaded, UpstreamBusy
+from llcuda_net.errors import Overloaded, UpstreamBusy, UpstreamError
 
 #: Seconds since the run's start.
 Clock = Callable[[], float]
@@ -91,12 +91,24 @@ class Target(Protocol):
             params: sampling parameters by llama-server's names.
             record: is filled in: `sent`, `chunks`, `tokens`, `phases` and the counts.
             now: seconds since the run's start.
-            more: `messages`, a chat in place of the prompt; `key` and `on_disconnect`, for an
-                llcuda-server only.
+            more: `messages`, a chat in place of the prompt; `texts`, to be embedded, in place of an
+                answer; `key` and `on_disconnect`, for an llcuda-server only.
 
         Raises:
             ConnectError, RequestError: there is no whole answer.
         """
+
+
+def embedded(record: Record, vectors: Sequence[object], texts: int) -> Answer:
+    """The answer to texts that were embedded: no text, no tokens, no first token.
+
+    Raises:
+        UpstreamError: there are fewer or more vectors than texts.
+    """
+    if len(vectors) != texts:
+        raise UpstreamError(f"the server sent {len(vectors)} vectors for {texts} texts")
+    record.counted = True
+    return Answer("", "embedded")
 
 
 @contextmanager

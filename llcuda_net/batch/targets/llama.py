@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.batch.record import Record
-from llcuda_net.batch.targets.interface import About, Answer, Clock, overloaded_when_busy
+from llcuda_net.batch.targets.interface import About, Answer, Clock, embedded, overloaded_when_busy
 from llcuda_net.upstream.constraints.checks import Checks, as_sent
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
@@ -52,6 +52,10 @@ class LlamaTarget:
             RequestError: it fails, or the answer does not keep the constraint in `params`.
         """
         record.sent = now()
+        if "texts" in more:
+            with overloaded_when_busy():
+                vectors = await self._server.embed(more["texts"])
+            return embedded(record, vectors, len(more["texts"]))
         if "messages" in more:
             with overloaded_when_busy():
                 prompt = await prompt_of(more["messages"], self._server)

@@ -13,8 +13,8 @@ import msgspec
 import trio
 
 from llcuda_net.batch.record import Record
-from llcuda_net.batch.targets.chat_stream import ChatParser
-from llcuda_net.batch.targets.interface import About, Answer, Clock, overloaded_when_busy
+from llcuda_net.batch.targets.chat_stream import ChatParser, Usage
+from llcuda_net.batch.targets.interface import About, Answer, Clock, embedded, overloaded_when_busy
 from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import RequestError, Unsupported, UpstreamStalled, UpstreamUnavailable
 from llcuda_net.upstream.llama.transport.origin import Origin, decoder, unreachable
@@ -36,6 +36,16 @@ class _Models(msgspec.Struct):
     data: list[_Model]
 
 
+class _Vector(msgspec.Struct):
+    embedding: Any
+
+
+class _Embeddings(msgspec.Struct):
+    data: list[_Vector]
+    usage: Usage | None = None
+
+
+_embeddings = decoder(_Embeddings, "/v1/embeddings gave no list of embeddings")
 _models = decoder(_Models, "/v1/models gave no list of models")
 
 
@@ -118,6 +128,9 @@ class OpenAITarget:
         """
         if not isinstance(prompt, str):
             raise Unsupported("this API takes no token ids")
+        if "texts" in more:
+            record.sent = now()
+            return await self._embed(more["texts"], record)
         messages = more.get("messages") or [{"role": "user", "content": prompt}]
         request = self._request(messages, params)
         record.sent = now()
@@ -157,6 +170,17 @@ class OpenAITarget:
         if not parser.finished:
             raise UpstreamUnavailable("the server ended the answer early", retry=True)
         return self._answer(parser, record, texts)
+
+    async def _embed(self, texts: list[str], record: Record) -> Answer:
+        """By /v1/embeddings; its tokens are those of `usage`, where the server sends it."""
+        body = {"model": self._model, "input": texts}
+        with overloaded_when_busy(), unreachable("the server cannot be reached"):
+            found = await self._origin.ask(
+                *("POST", "/v1/embeddings", _embeddings, body), timeout=self._stall
+            )
+        if found.usage is not None:
+            record.prompt_tokens = found.usage.prompt_tokens or 0
+        return embedded(record, found.data, len(texts))
 
     def _answer(self, parser: ChatParser, record: Record, texts: list[str]) -> Answer:
         usage = parser.usage

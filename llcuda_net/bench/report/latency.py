@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.batch.record import DIRECT, GATEWAY
+from llcuda_net.bench.report import workload
 from llcuda_net.bench.report.cells import Table, estimate, grid, server
 from llcuda_net.bench.statistics.summary import NAMES, parts
 from llcuda_net.util.numbers import three_digits
@@ -43,7 +44,7 @@ def lines(found: dict[str, Any]) -> list[str]:
                 f" {estimate(cost['median'], ' ms')}, mean {estimate(cost['mean'], ' ms')},"
                 f" {cost['pairs']} pairs"
             )
-    return [*out, client(found)]
+    return [*out, *workload.lines(found), client(found)]
 
 
 def first(found: dict[str, Any]) -> dict[str, Any]:

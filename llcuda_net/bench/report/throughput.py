@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llcuda_net.bench.report import workload
 from llcuda_net.bench.report.cells import Table, estimate, grid, server
 from llcuda_net.util.numbers import plain, three_digits
 
@@ -24,7 +25,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         out += ["", *grid(*table(found, "rates")), "", saturation(found)]
     if found["post"]:
         out += ["", f"every answer was followed by work: {found['post']}"]
-    return out
+    sent = workload.lines(found)
+    return [*out, "", *sent[:-1]] if sent else out
 
 
 def table(found: dict[str, Any], kind: str) -> Table:

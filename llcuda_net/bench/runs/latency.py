@@ -14,6 +14,7 @@ from llcuda_net.batch.targets.opening import Api
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs.once import Once, Say, once, self_test, silent
 from llcuda_net.bench.runs.settings import Settings
+from llcuda_net.bench.statistics.lengths import lengths, sessions
 from llcuda_net.bench.statistics.summary import (
     difference,
     distribution,
@@ -21,8 +22,10 @@ from llcuda_net.bench.statistics.summary import (
     rates,
     summarise,
 )
-from llcuda_net.bench.workload import prompts, schedules
+from llcuda_net.bench.workload import replay, schedules
+from llcuda_net.bench.workload.fitting import Fitted, fit
 from llcuda_net.bench.workload.load import Plan
+from llcuda_net.bench.workload.replay import Replay
 from llcuda_net.bench.workload.schedules import Schedule
 from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, shared
 from llcuda_net.config.upstreams import without_credentials
@@ -85,6 +88,14 @@ class Load:
             seconds=self.warmup + self.seconds,
             seed=seed,
         )
+        return self.checked(found)
+
+    def checked(self, found: Schedule) -> Schedule:
+        """The schedule, if any of it is measured.
+
+        Raises:
+            ConfigError: none is.
+        """
         if found.moments is not None and found.moments[-1] < self.warmup:
             raise ConfigError(
                 f"all {len(found.moments)} requests fall into the warm-up of {plain(self.warmup)}"
@@ -114,12 +125,12 @@ class LatencyBench:
         self.runs: list[Once] = []
         self._direct = direct
         self._say = say
-        self._prompts = prompts.parse(settings.request.prompts, seed=settings.request.seed)
-        self._schedule = load.schedule(settings.request.seed)
+        self._work = Fitted(settings.request.what.work())
+        self._schedule = self._moments(settings.request.seed)
         self._about: dict[str, dict[str, Any]] = {}
         self._ceiling: Ceiling | None = None
         self._chat = False
-        self._work = ""
+        self._post = ""
 
     def __repr__(self) -> str:
         return (
@@ -161,7 +172,11 @@ class LatencyBench:
                 await self._introduce(address, targets[DIRECT], DIRECT)
             # A chat API knows nothing but chats: then both paths get the same chat.
             self._chat = any(isinstance(each, OpenAITarget) for each in targets.values())
-            after, self._work = settings.kernels.prepare()
+            contexts = [about["context"] for about in self._about.values() if about["context"]]
+            self._work = await fit(
+                self._work.work, targets.values(), min(contexts, default=None), chat=self._chat
+            )
+            after, self._post = settings.kernels.prepare()
             if settings.self_test:
                 self._ceiling = await self_test(self._plan(0), self._say)
             for repeat in range(self.load.repeats):
@@ -180,12 +195,23 @@ class LatencyBench:
         self._about[path] = {"address": without_credentials(address), **about.as_dict()}
         return path
 
+    def _moments(self, seed: int) -> Schedule:
+        """When a repetition asks; a trace is the same for all of them."""
+        work, window = self._work.work, self.settings.request.trace
+        if not isinstance(work, Replay) or window is None:
+            return self.load.schedule(seed)
+        whole = None if window.seconds is None else window.seconds / window.speed
+        found = replay.schedule(
+            work.trace, window.speed, whole or self.load.warmup + self.load.seconds
+        )
+        return self.load.checked(found)
+
     def _plan(self, repeat: int) -> Plan:
         """What a repetition sends: the same prompts, at moments of its own."""
         request = self.settings.request
         return Plan(
-            schedule=self.load.schedule(request.seed + repeat),
-            prompts=self._prompts,
+            schedule=self._moments(request.seed + repeat),
+            prompts=self._work.work.for_run(repeat),
             params=request.params,
             timeout=request.timeout,
             warmup=self.load.warmup,
@@ -201,6 +227,8 @@ class LatencyBench:
         seed, both = self.settings.request.seed, DIRECT in self._about
         everything = [record for run in self.runs for record in run.measured]
         found["schedule"] = self._schedule.describe()
+        if self._work.as_dict() is not None:
+            found["schedule"] += f" of {self._work.work.described}"
         if both:
             found["schedule"] += " over both ways together"
         found["paths"] = {
@@ -211,6 +239,10 @@ class LatencyBench:
             for path, about in self._about.items()
         }
         found["repetitions"] = self._repetitions()
+        found["workload"] = self._work.as_dict()
+        found["lengths"] = lengths(everything)
+        records = [record for run in self.runs for record in run.records]
+        found["sessions"] = sessions(records, everything, seed=seed)
         if both:
             found["cost"] = {
                 metric: difference(everything, metric, seed=seed)
@@ -230,7 +262,7 @@ class LatencyBench:
             "cpu_share": [run.cpu_share for run in self.runs],
             "self_test": None if ceiling is None else ceiling.as_dict(),
         }
-        found["post"] = self._work
+        found["post"] = self._post
         self._judge(found)
 
     def _repetitions(self) -> dict[str, list[float]]:
@@ -255,6 +287,7 @@ class LatencyBench:
         addresses = [about["address"] for about in self._about.values()]
         found["cautions"] += shared(addresses, document.cores())
         found["cautions"] += cautions(everything, self._schedule)
+        found["cautions"] += self._work.notes
         if not self.settings.request.cache_prompt:
             found["cautions"] += [
                 f"{path}: {summary['cached_tokens']:,} of {summary['prompt_tokens']:,} tokens of"

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
@@ -16,12 +16,14 @@ from llcuda_net.batch.histogram import Histogram
 from llcuda_net.batch.mpi import Communicator
 from llcuda_net.batch.record import GAP, SERVER, outcomes, values
 from llcuda_net.batch.targets.interface import Target
+from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs.once import Once, Say, once, silent
 from llcuda_net.bench.runs.settings import Access, Settings
 from llcuda_net.bench.statistics.estimates import student
 from llcuda_net.bench.statistics.summary import BATCHES, phases, rates
-from llcuda_net.bench.workload import prompts, schedules
+from llcuda_net.bench.workload import schedules
+from llcuda_net.bench.workload.fitting import fit
 from llcuda_net.bench.workload.load import Plan
 from llcuda_net.bench.workload.validity import Bounds
 from llcuda_net.config.upstreams import without_credentials
@@ -101,9 +103,15 @@ async def point(
         assert target is not None
         mpi = await costs(communicator)
         offset, uncertain = await clock_offset(communicator)
+        work = await fit(
+            replace(request.what, seed=request.seed + communicator.rank).work(),
+            [target],
+            about["context"],
+            chat=isinstance(target, OpenAITarget),
+        )
         plan = Plan(
             schedule=schedules.closed(inflight, load.warmup + load.seconds),
-            prompts=prompts.parse(request.prompts, seed=request.seed + communicator.rank),
+            prompts=work.work,
             params=request.params,
             timeout=request.timeout,
             warmup=load.warmup,

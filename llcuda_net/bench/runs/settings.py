@@ -11,7 +11,11 @@ from llcuda_net.batch import post_process
 from llcuda_net.batch.targets.interface import PostProcess, Target
 from llcuda_net.batch.targets.opening import Api, open_target
 from llcuda_net.bench.runs.stack import Stack, running
-from llcuda_net.bench.workload import prompts
+from llcuda_net.bench.workload import catalogue, prompts
+from llcuda_net.bench.workload.fitting import What, Window
+
+#: Tokens of an answer where nobody says otherwise.
+DEFAULT_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +84,65 @@ class Request:
 
     Attributes:
         prompts: one of `prompts.KINDS`.
-        max_tokens: of each answer.
+        max_tokens: of each answer; of a workload or trace it is the cap. None: 64, or no cap.
         natural_ends: let answers end where the model ends them.
         cache_prompt: let the upstream reuse what it has read.
         timeout: seconds, then a request is given up.
         seed: of schedule, prompts and sampling.
+        workload: in place of prompts, NAME or NAME@VERSION.
+        trace: in place of prompts and schedule.
+        max_prompt, think: of workloads and traces, see `What`.
     """
 
     prompts: str = prompts.DEFAULT
-    max_tokens: int = 64
+    max_tokens: int | None = None
     natural_ends: bool = False
     cache_prompt: bool = False
     timeout: float = 120.0
     seed: int = 1
+    workload: str | None = None
+    trace: Window | None = None
+    max_prompt: int | None = None
+    think: float = 1.0
+
+    @property
+    def what(self) -> What:
+        """What to send, as it was asked for."""
+        return What(
+            prompts=self.prompts,
+            workload=self.workload,
+            trace=self.trace,
+            max_tokens=self.max_tokens,
+            max_prompt=self.max_prompt,
+            think=self.think,
+            seed=self.seed,
+        )
+
+    @property
+    def named(self) -> str | None:
+        """The workload by name and version; None: there is none."""
+        return None if self.workload is None else str(catalogue.find(self.workload))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a document: what runs must have in common to be compared."""
+        prompts = self.workload is None and self.trace is None
+        return {
+            "prompts": self.prompts if prompts else None,
+            "workload": self.named,
+            "trace": None if self.trace is None else self.trace.as_dict(),
+            "max_tokens": (self.max_tokens or DEFAULT_TOKENS) if prompts else self.max_tokens,
+            "max_prompt": self.max_prompt,
+            "think": None if self.workload is None else self.think,
+            "natural_ends": self.natural_ends,
+            "cache_prompt": self.cache_prompt,
+            "timeout": self.timeout,
+        }
 
     @property
     def params(self) -> dict[str, Any]:
-        """The sampling parameters."""
+        """The sampling parameters; those of a workload's answers come with each."""
         return {
-            "n_predict": self.max_tokens,
+            "n_predict": self.max_tokens or DEFAULT_TOKENS,
             "ignore_eos": not self.natural_ends,
             "cache_prompt": self.cache_prompt,
             "seed": self.seed,
@@ -148,11 +192,7 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """For a document: what runs must have in common to be compared."""
         return {
-            "prompts": self.request.prompts,
-            "max_tokens": self.request.max_tokens,
-            "natural_ends": self.request.natural_ends,
-            "cache_prompt": self.request.cache_prompt,
-            "timeout": self.request.timeout,
+            **self.request.as_dict(),
             "start": self.start.kind if self.start else None,
             "slots": self.start.slots if self.start else None,
             "connections": self.access.connections,

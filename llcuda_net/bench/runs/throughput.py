@@ -10,6 +10,7 @@ import trio
 
 from llcuda_net.batch.record import SERVER
 from llcuda_net.batch.targets.interface import PostProcess, Target
+from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs import steps
 from llcuda_net.bench.runs.once import Say, once, self_test, silent
@@ -17,7 +18,9 @@ from llcuda_net.bench.runs.settings import Settings
 from llcuda_net.bench.runs.steps import Step
 from llcuda_net.bench.statistics.estimates import Estimate
 from llcuda_net.bench.statistics.knee import knee, saturated
-from llcuda_net.bench.workload import prompts, schedules
+from llcuda_net.bench.statistics.lengths import lengths
+from llcuda_net.bench.workload import schedules
+from llcuda_net.bench.workload.fitting import Fitted, fit
 from llcuda_net.bench.workload.load import Plan
 from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, shared
 from llcuda_net.config.upstreams import without_credentials
@@ -66,11 +69,12 @@ class ThroughputBench:
         self.concurrency: list[Step] = [Step(load) for load in sweep.concurrency]
         self.rates: list[Step] = []
         self._say = say
-        self._prompts = prompts.parse(settings.request.prompts, seed=settings.request.seed)
+        self._work = Fitted(settings.request.what.work())
+        self._runs = 0
         self._ceiling: Ceiling | None = None
         self._about: dict[str, Any] = {}
         self._path = SERVER
-        self._work = ""
+        self._post = ""
 
     def __repr__(self) -> str:
         runs = sum(len(step.runs) for step in [*self.concurrency, *self.rates])
@@ -103,7 +107,9 @@ class ThroughputBench:
             about = await target.about()
             self._about = {"address": without_credentials(stack.server), **about.as_dict()}
             self._path = about.path
-            after, self._work = settings.kernels.prepare()
+            chat = isinstance(target, OpenAITarget)
+            self._work = await fit(self._work.work, [target], about.context, chat=chat)
+            after, self._post = settings.kernels.prepare()
             if settings.self_test:
                 self._ceiling = await self_test(self._closed(self.concurrency[-1], 0), self._say)
             await self._over(self.concurrency, self._closed, "concurrency {}", target, after)
@@ -148,9 +154,10 @@ class ThroughputBench:
 
     def _plan(self, schedule: schedules.Schedule, number: int) -> Plan:
         request = self.settings.request
+        self._runs += 1  # each run of a workload has texts of its own, which no cache knows
         return Plan(
             schedule=schedule,
-            prompts=self._prompts,
+            prompts=self._work.work.for_run(self._runs),
             params=request.params,
             timeout=request.timeout,
             warmup=self.sweep.warmup,
@@ -169,7 +176,10 @@ class ThroughputBench:
     def figures(self, found: dict[str, Any]) -> None:
         """Fill the document with what the sweep gave."""
         found["about"] = self._about
-        found["post"] = self._work
+        found["post"] = self._post
+        runs = [run for step in [*self.concurrency, *self.rates] for run in step.runs]
+        found["workload"] = self._work.as_dict()
+        found["lengths"] = lengths([record for run in runs for record in run.measured])
         found["repetitions"] = {}
         bounds = Bounds(lag=self.settings.max_lag)
         for kind, loads in (("concurrency", self.concurrency), ("rates", self.rates)):
@@ -195,7 +205,7 @@ class ThroughputBench:
             "from": min(over, default=None),
             "carried": max((r for r in under if not over or r < min(over)), default=None),
         }
-        found["cautions"] += self._cautions()
+        found["cautions"] += [*self._work.notes, *self._cautions()]
 
     def _cautions(self) -> list[str]:
         found = []

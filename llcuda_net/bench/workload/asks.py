@@ -61,6 +61,9 @@ class Work(Protocol):
     def session(self, number: int) -> Session:
         """The session of a number."""
 
+    def for_run(self, run: int) -> Work:
+        """What another run of the same measurement sends."""
+
 
 @dataclass(frozen=True, slots=True)
 class Single:

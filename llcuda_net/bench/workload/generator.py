@@ -57,8 +57,9 @@ class Generated:
         seed: of lengths and texts.
         sizes: what a token is.
         max_tokens: the cap of an answer; None: none.
-        max_prompt: the cap of a prompt, conversation included; a first message is cut to it, and a
-            session ends before a turn that would exceed it. None: none.
+        max_prompt: the cap of a prompt, conversation included; a message is cut to its share of it,
+            by the turns of its session, and a session ends before a turn that would exceed it.
+            None: none.
         think: factor of the think times.
         run: which run of a measurement it is; each has texts and lengths of its own, so that no run
             finds its prompts in the server's cache. System prompts stay.
@@ -120,6 +121,10 @@ class Conversation:
         #: How many turns it is meant to have.
         self.turns = 1 if turns is None else turns.at(work.share("turns", number))
         self.several = turns is not None
+        most, system = work.max_prompt, work.workload.system
+        #: Tokens of the system prompt, and of each message at most.
+        self._system = system if most is None else min(system, most // 2)
+        self._most = None if most is None else max(1, (most - self._system) // self.turns)
         self._messages: list[dict[str, Any]] = []
         self._turn = 0
 
@@ -129,21 +134,21 @@ class Conversation:
     def first(self) -> Ask:
         """See Session."""
         work, workload = self._work, self._work.workload
-        most = work.max_prompt
-        before = 0
+        besides = work.sizes.besides
         if workload.system:
-            before = workload.system if most is None else min(workload.system, most // 2)
             system = self._number % workload.systems
-            words = work.sizes.words(before, work.sizes.besides)
+            words = work.sizes.words(self._system, besides)
             # Of the seed alone: sessions and runs share it.
             content = text(words, workload, work.seed, "system", system)
             self._messages.append({"role": "system", "content": content})
-        tokens = max(1, round(workload.first.at(work.share("first", self._number))))
-        if most is not None:
-            tokens = max(1, min(tokens, most - before))
-        besides = 0 if workload.system else work.sizes.besides
+            besides = 0
+        tokens = self._cut(workload.first.at(work.share("first", self._number)))
         content = work.text(work.sizes.words(tokens, besides), "turn", self._number, 0)
-        return self._ask(content, before + tokens)
+        return self._ask(content, self._system + tokens)
+
+    def _cut(self, tokens: float) -> int:
+        """A message's tokens, within its share of the cap."""
+        return max(1, min(round(tokens), self._most or round(tokens)))
 
     def following(self, answer: Answer, record: Record) -> tuple[float, Ask] | None:
         """See Session."""
@@ -152,7 +157,7 @@ class Conversation:
         if self._turn >= self.turns or workload.later is None or workload.think is None:
             return None
         name = (self._number, self._turn)
-        tokens = max(1, round(workload.later.at(work.share("later", *name))))
+        tokens = self._cut(workload.later.at(work.share("later", *name)))
         # What was counted; where the server counts nothing, what was meant.
         so_far = (record.prompt_tokens or record.wanted_prompt or 0) + record.tokens
         if work.max_prompt is not None and so_far + tokens > work.max_prompt:

@@ -43,6 +43,10 @@ class Prompts:
         """See Work."""
         return Single(Ask(self[number]))
 
+    def for_run(self, run: int) -> Prompts:
+        """See Work: the same for every run."""
+        return self
+
 
 def parse(text: str, *, seed: int, count: int = 512) -> Prompts:
     """Prompts as a command line names them: one of KINDS.

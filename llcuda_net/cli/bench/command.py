@@ -15,6 +15,7 @@ _COMMANDS = {
     "latency": "what a user waits for: first token, each next one, the whole answer",
     "throughput": "how much a server does, and from where on requests only wait",
     "scaling": "what more load processes, or more servers, bring (MPI)",
+    "workloads": "the workloads with names: lengths, turns, think times, and their sources",
 }
 _EPILOG = """\
 commands:
@@ -25,6 +26,7 @@ examples:
   llcuda bench latency --target http://127.0.0.1:11434/v1 --model llama3.2
   llcuda bench throughput --target 127.0.0.1:9000 --json new.json
   llcuda bench scaling --sweep 1,2,4 --start demo
+  llcuda bench latency --start demo --workload chat --rate 1
   llcuda bench latency --help
 
 It needs the extra: pip install 'llcuda-net[bench]'.

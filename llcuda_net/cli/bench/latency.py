@@ -24,6 +24,8 @@ examples:
   {call} --target 127.0.0.1:9000 --direct https://host/v1 --direct-api openai
   {call} --target http://127.0.0.1:11434/v1 --model llama3.2 --rate 2
   {call} --start demo --direct started --rate 4
+  {call} --start demo --workload chat --max-prompt 1400 --max-tokens 64 --rate 1 --seconds 60
+  {call} --target http://127.0.0.1:8080 --trace AzureLLMInferenceTrace_conv.csv --trace-speed 0.5
 
 A server with the OpenAI API gets each prompt as a chat of one message. Its key: OPENAI_API_KEY, or
 --api-key-file.
@@ -65,7 +67,11 @@ def make_parser(tool: Tool) -> Parser:
         help="its model, by the OpenAI API (default: the first that it lists)",
     )
     group = out.add_argument_group("when to ask")
-    group.add_argument("--rate", type=options.above_0, help="requests/s; without it a closed loop")
+    group.add_argument(
+        "--rate",
+        type=options.above_0,
+        help="requests/s, or sessions/s of a workload of several turns; without it a closed loop",
+    )
     group.add_argument(
         "--arrivals",
         metavar="KIND",
@@ -76,19 +82,22 @@ def make_parser(tool: Tool) -> Parser:
         *("--concurrency", "--inflight"),
         type=options.positive,
         default=1,
-        help="workers of a closed loop (1)",
+        help="workers of a closed loop, or users with sessions (1)",
     )
     group.add_argument(
         "--seconds", type=options.some_seconds, default=20.0, help="of measuring (20)"
     )
     group.add_argument("--warmup", type=options.seconds, default=2.0, help="before it (2)")
-    group.add_argument("--iters", type=options.positive, help="end after so many requests")
+    group.add_argument(
+        "--iters", type=options.positive, help="end after so many requests, or sessions"
+    )
     group.add_argument(
         "--repeats",
         type=options.positive,
         default=3,
         help="of the whole run; --compare needs them (3)",
     )
+    options.add_trace(out)
     options.add_request(out)
     options.add_kernels(out)
     options.add_output(out)
@@ -117,6 +126,10 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
         fail("--direct started goes with --start")
     if args.direct is None and (args.direct_model or args.direct_api != "auto"):
         fail("--direct-api and --direct-model go with --direct")
+    if args.trace is not None:
+        for name in ("rate", "arrivals", "direct"):
+            if getattr(args, name) is not None:
+                fail(f"--trace brings its own moments and lengths: it goes without --{name}")
     direct = None
     if args.direct is not None:
         key = None

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llcuda_net.bench.workload import prompts
 from llcuda_net.cli.bench.tool import Tool
@@ -73,31 +73,123 @@ def add_target(parser: Parser, tool: Tool) -> None:
     group.add_argument("--connections", type=positive, default=1, help="to llcuda-server")
 
 
-def add_request(parser: Parser, *, max_tokens: int = 64) -> None:
+def add_request(parser: Parser) -> None:
     """What to ask."""
     group = parser.add_argument_group("what to ask")
+    group.add_argument("--prompts", metavar="WHAT", help=f"{prompts.KINDS} (JSONL)")
     group.add_argument(
-        "--prompts", default=prompts.DEFAULT, metavar="WHAT", help=f"{prompts.KINDS} (JSONL)"
+        "--workload",
+        metavar="NAME[@VERSION]",
+        help="in place of --prompts: lengths, turns and think times with sources; see `llcuda bench"
+        " workloads`",
     )
     group.add_argument(
         *("--max-tokens", "--n-predict", "--n_predict"),
         dest="max_tokens",
         type=positive,
-        default=max_tokens,
-        help="of each answer (default %(default)s)",
+        help="of each answer (64); of a workload or trace a cap (none)",
+    )
+    group.add_argument(
+        "--max-prompt",
+        type=positive,
+        metavar="TOKENS",
+        help="the cap of a workload's or trace's prompts, conversations included (none)",
+    )
+    group.add_argument(
+        "--think",
+        type=at_least_0,
+        default=1.0,
+        metavar="FACTOR",
+        help="of a workload's think times (1)",
     )
     group.add_argument(
         "--natural-ends",
         action="store_true",
-        help="let answers end where the model ends them; otherwise all are --max-tokens long",
+        help="let answers end where the model ends them; otherwise all have the tokens asked for",
     )
     group.add_argument(
-        "--cache-prompt", action="store_true", help="let the upstream reuse what it has read"
+        "--cache-prompt",
+        action=argparse.BooleanOptionalAction,
+        help="let the upstream reuse what it has read (no; yes of workloads whose prompts share"
+        " beginnings, and of traces)",
     )
     group.add_argument("--seed", type=int, default=1, help="of schedule, prompts, sampling")
     group.add_argument(
         "--timeout", type=seconds, default=120.0, help="of a request, then it is given up (120 s)"
     )
+
+
+def add_trace(parser: Parser) -> None:
+    """What to replay."""
+    group = parser.add_argument_group("in place of what and when: a recorded trace")
+    group.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="replay moments, lengths and shared prefixes: CSV of Azure or BurstGPT, JSONL of"
+        " Mooncake",
+    )
+    group.add_argument(
+        "--trace-speed", type=above_0, default=1.0, metavar="FACTOR", help="faster by it (1)"
+    )
+    group.add_argument(
+        "--trace-from", type=seconds, default=0.0, metavar="TIME", help="of the trace, to leave out"
+    )
+    group.add_argument(
+        "--trace-seconds",
+        type=some_seconds,
+        metavar="TIME",
+        help="of the trace, to replay, warm-up included (as many as --seconds take)",
+    )
+
+
+def what_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What to send, for `Request`.
+
+    Raises:
+        CommandError: two options contradict each other.
+        ConfigError: there is no such workload.
+    """
+    from llcuda_net.bench.workload import catalogue
+    from llcuda_net.bench.workload.fitting import Window
+
+    path = getattr(options, "trace", None)
+    given = [
+        name
+        for name, value in (
+            ("--prompts", options.prompts),
+            ("--workload", options.workload),
+            ("--trace", path),
+        )
+        if value is not None
+    ]
+    if len(given) > 1:
+        fail(f"give {given[0]} or {given[1]}, not both")
+    if given in ([], ["--prompts"]):
+        for name, off in (("max_prompt", None), ("think", 1.0)):
+            if getattr(options, name) != off:
+                fail(f"--{name.replace('_', '-')} goes with --workload or --trace")
+    if path is None and hasattr(options, "trace"):
+        for name, off in (("trace_speed", 1.0), ("trace_from", 0.0), ("trace_seconds", None)):
+            if getattr(options, name) != off:
+                fail(f"--{name.replace('_', '-')} goes with --trace")
+    caches = options.cache_prompt
+    trace = None
+    if path is not None:
+        seconds = options.trace_seconds
+        trace = Window(path, options.trace_speed, options.trace_from, seconds)
+    if caches is None:
+        workload = None if options.workload is None else catalogue.find(options.workload)
+        caches = trace is not None or (workload is not None and workload.shares)
+    return {
+        "prompts": prompts.DEFAULT if options.prompts is None else options.prompts,
+        "workload": options.workload,
+        "trace": trace,
+        "max_tokens": options.max_tokens,
+        "max_prompt": options.max_prompt,
+        "think": options.think,
+        "cache_prompt": caches,
+    }
 
 
 def add_kernels(parser: Parser) -> None:
@@ -171,10 +263,8 @@ def settings_of(options: argparse.Namespace, tool: Tool) -> Settings:
         ),
         start=start,
         request=Request(
-            prompts=options.prompts,
-            max_tokens=options.max_tokens,
+            **what_of(options),
             natural_ends=options.natural_ends,
-            cache_prompt=options.cache_prompt,
             timeout=options.timeout,
             seed=options.seed,
         ),
@@ -218,6 +308,18 @@ def api_key(options: argparse.Namespace, address: str, variable: str) -> str | N
     return (key if key.isprintable() else fail(f"{variable} must be one line")) or None
 
 
+def generates(options: argparse.Namespace) -> None:
+    """Nothing, where answers are generated.
+
+    Raises:
+        CommandError: texts are embedded, which gives no tokens per second.
+    """
+    from llcuda_net.bench.workload import catalogue
+
+    if options.workload is not None and catalogue.find(options.workload).answer is None:
+        fail(f"--workload {options.workload} goes with llcuda bench latency")
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     value = int(text)
@@ -231,6 +333,14 @@ def above_0(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def at_least_0(text: str) -> float:
+    """A number of at least 0."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError("must be at least 0")
     return value
 
 

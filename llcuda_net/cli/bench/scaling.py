@@ -166,6 +166,7 @@ def _requests(args: argparse.Namespace, tool: Tool) -> _Work:
     from llcuda_net.bench.runs import ranks
 
     settings = options.settings_of(args, tool)
+    options.generates(args)
     load = ranks.Load(args.inflight, args.mode, args.seconds, args.warmup)
     return _Work(
         _settings(args, settings),
@@ -255,16 +256,21 @@ def _sweep(args: argparse.Namespace, settings: Settings, load: Load) -> list[dic
                 str(load.inflight),
             ),
             *("--seconds", str(load.seconds), "--warmup", str(load.warmup)),
-            *("--seed", str(request.seed), "--prompts", request.prompts),
-            *("--max-tokens", str(request.max_tokens), "--timeout", str(request.timeout)),
+            *("--seed", str(request.seed), "--timeout", str(request.timeout)),
+            "--cache-prompt" if request.cache_prompt else "--no-cache-prompt",
             *("--connections", str(args.connections), "--max-lag", str(args.max_lag)),
             *("--cuda-iters", str(args.cuda_iters), "--point", str(file)),
         ]
-        for option in ("natural_ends", "cache_prompt", "tls", "cuda_post"):
+        for option in ("natural_ends", "tls", "cuda_post"):
             given += [f"--{option.replace('_', '-')}"] * getattr(args, option)
-        for option in ("token_file", "tls_ca", "api_key_file", "cuda_work", "model"):
+        for option in (
+            *("token_file", "tls_ca", "api_key_file", "cuda_work", "model"),
+            *("prompts", "workload", "max_tokens", "max_prompt"),
+        ):
             value = getattr(args, option)
             given += [f"--{option.replace('_', '-')}", str(value)] if value else []
+        if args.workload:
+            given += ["--think", str(args.think)]
         return [sys.executable, "-m", "llcuda_net.cli.main", *name.split()[1:], *given]
 
     ticker = Ticker()

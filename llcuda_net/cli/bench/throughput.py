@@ -106,6 +106,7 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
     from llcuda_net.util import logs
 
     settings = options.settings_of(args, tool)
+    options.generates(args)
     sweep = Sweep(
         concurrency=args.concurrency,
         rates=args.rates,

@@ -29,6 +29,9 @@ class Turns:
     def session(self, number: int) -> OneOfThem:
         return OneOfThem(self, number)
 
+    def for_run(self, run: int) -> Turns:
+        return self
+
 
 class OneOfThem:
     several = True

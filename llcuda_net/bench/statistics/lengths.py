@@ -1,0 +1,83 @@
+"""Lengths as they were meant and as they came, and what later turns of a session differ in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llcuda_net.batch.record import Outcome, Record
+from llcuda_net.bench.statistics.summary import distribution
+from llcuda_net.util.quantile import quantile
+
+
+def lengths(records: Sequence[Record]) -> dict[str, Any] | None:
+    """Tokens of prompts and answers of finished requests, wanted and come; None: nobody wanted any.
+
+    Returns:
+        for `prompt` and `answer`: `wanted` and `came`, each with mean, p50, p90 and max; None where
+        there is none, as of answers to embeddings.
+    """
+    done = [record for record in records if record.done]
+    found = {
+        "prompt": _both([(r.wanted_prompt, r.prompt_tokens or None) for r in done]),
+        "answer": _both([(r.wanted_tokens, r.tokens or None) for r in done]),
+    }
+    return found if any(each is not None for each in found.values()) else None
+
+
+def _both(pairs: Sequence[tuple[int | None, int | None]]) -> dict[str, Any] | None:
+    wanted = [want for want, _ in pairs if want is not None]
+    if not wanted:
+        return None
+    came = [come for want, come in pairs if want is not None and come is not None]
+    return {"wanted": _shape(wanted), "came": _shape(came) if came else None}
+
+
+def _shape(values: Sequence[int]) -> dict[str, float | None]:
+    ordered = sorted(values)
+    return {
+        "count": len(ordered),
+        "mean": sum(ordered) / len(ordered),
+        "p50": quantile(ordered, 0.5),
+        "p90": quantile(ordered, 0.9),
+        "max": ordered[-1],
+    }
+
+
+def sessions(
+    records: Sequence[Record], counted: Sequence[Record], *, seed: int = 0
+) -> dict[str, Any] | None:
+    """How sessions went, and first turns beside later ones; None: there are no sessions.
+
+    Args:
+        records: all of the runs, each session's numbers being its own.
+        counted: those that are measured.
+
+    Returns:
+        `begun`, of which `ended` whole, `broken` by a turn without an answer, and `open` when the
+        time was up; and for `first` and `later` turns the requests, the TTFT, and the tokens of
+        their prompts, of which `cached_tokens` came from the server's cache.
+    """
+    begun = {(r.path, r.number) for r in records if r.session is not None}
+    if not begun:
+        return None
+    ended = {(r.path, r.number) for r in records if r.last and r.session is not None}
+    lost = (Outcome.REFUSED, Outcome.FAILED, Outcome.TIMEOUT)
+    broken = {(r.path, r.number) for r in records if r.session is not None and r.outcome in lost}
+    found: dict[str, Any] = {
+        "begun": len(begun),
+        "ended": len(ended),
+        "broken": len(broken),
+        "open": len(begun - ended - broken),
+    }
+    for name, later in (("first", False), ("later", True)):
+        turns = [r for r in counted if r.session is not None and (r.turn > 0) is later]
+        done = [r for r in turns if r.done]
+        ttft = [r.ttft for r in done]
+        found[name] = {
+            "requests": len(turns),
+            "ttft": distribution([[value] for value in ttft if value is not None], seed=seed),
+            "prompt_tokens": sum(r.prompt_tokens for r in done),
+            "cached_tokens": sum(r.cached_tokens for r in done),
+        }
+    return found
