@@ -36,6 +36,7 @@ _MODULES = {
     "llcuda-bench-latency": "bench.latency",
     "llcuda-bench-throughput": "bench.throughput",
     "llcuda-bench-scaling": "bench.scaling",
+    "llcuda-bench-workloads": "bench.workloads",
 }
 #: What stands in an epilog before a list, and becomes a heading.
 _HEADINGS = ("examples", "environment", "exit codes", "commands")

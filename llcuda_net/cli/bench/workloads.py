@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Sequence
 
 from llcuda_net.bench.workload.catalogue import WORKLOADS, Workload, find
+from llcuda_net.cli.bench.tool import Tool
 from llcuda_net.cli.common import Exit, Parser, run_command
 from llcuda_net.util.terminal import echo
 
@@ -35,8 +36,8 @@ _ROWS = {
 }
 
 
-def make_parser() -> Parser:
-    """The command's options."""
+def make_parser(tool: Tool | None = None) -> Parser:
+    """The command's options; it has one name."""
     out = Parser(
         prog=PROG,
         usage=f"{PROG} [NAME[@VERSION]] [--json]",
