@@ -22,10 +22,10 @@ from llcuda_net.bench.statistics.summary import (
     rates,
     summarise,
 )
-from llcuda_net.bench.workload import replay, schedules
+from llcuda_net.bench.workload import replays, schedules
 from llcuda_net.bench.workload.fitting import Fitted, fit
 from llcuda_net.bench.workload.load import Plan
-from llcuda_net.bench.workload.replay import Replay
+from llcuda_net.bench.workload.replays import Replay
 from llcuda_net.bench.workload.schedules import Schedule
 from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, shared
 from llcuda_net.config.upstreams import without_credentials
@@ -201,7 +201,7 @@ class LatencyBench:
         if not isinstance(work, Replay) or window is None:
             return self.load.schedule(seed)
         whole = None if window.seconds is None else window.seconds / window.speed
-        found = replay.schedule(
+        found = replays.schedule(
             work.trace, window.speed, whole or self.load.warmup + self.load.seconds
         )
         return self.load.checked(found)

@@ -19,7 +19,7 @@ from llcuda_net.bench.workload import catalogue, prompts, traces
 from llcuda_net.bench.workload.asks import Ask, Work
 from llcuda_net.bench.workload.generator import Generated, Sizes
 from llcuda_net.bench.workload.load import what_else
-from llcuda_net.bench.workload.replay import Replay
+from llcuda_net.bench.workload.replays import Replay
 from llcuda_net.bench.workload.texts import text
 from llcuda_net.errors import ConnectError, RequestError
 

@@ -16,7 +16,7 @@ from llcuda_net.bench.workload.fitting import What, Window, fit, measure_sizes
 from llcuda_net.bench.workload.generator import Generated, Sizes
 from llcuda_net.bench.workload.load import Plan, Run
 from llcuda_net.bench.workload.prompts import Prompts
-from llcuda_net.bench.workload.replay import Replay
+from llcuda_net.bench.workload.replays import Replay
 from llcuda_net.errors import ConfigError, Overloaded
 from tests.support.bench_targets import Fake
 

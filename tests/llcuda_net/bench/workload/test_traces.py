@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from llcuda_net.bench.workload.generator import Sizes
 from llcuda_net.bench.workload.load import Plan, Run
-from llcuda_net.bench.workload.replay import Replay, schedule
+from llcuda_net.bench.workload.replays import Replay, schedule
 from llcuda_net.bench.workload.traces import BLOCK, Entry, Trace, read
 from llcuda_net.errors import ConfigError
 from tests.support.bench_targets import Fake
