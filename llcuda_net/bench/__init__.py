@@ -6,5 +6,6 @@ It imports `batch` (records, targets, messages between ranks) and what is below 
 workload      when to send what, fixed before the run; sending it; whether the run counts
 statistics    what a sample supports: estimates, fits, comparisons
 report        JSON, tables for terminals, plots and pages
+noop          a server that computes nothing, to measure the client
 runs          the measurements themselves, and what they start
 """

@@ -96,7 +96,8 @@ def client(found: dict[str, Any]) -> str:
     text += f" took {share:.0%} of a core"
     test = own["self_test"]
     if test is not None:
-        speed, first = three_digits(test["tokens_per_s"]), three_digits(test["ttft_ms"])
-        text += f"; from a server that does nothing it reads {speed} tokens/s,"
-        text += f" the first after {first} ms"
+        speed = three_digits(test["tokens_per_s"])
+        text += f"; from a server that does nothing it reads {speed} tokens/s"
+        if test["ttft_ms"] is not None:
+            text += f", the first after {three_digits(test['ttft_ms'])} ms"
     return text

@@ -25,6 +25,12 @@ def lines(found: dict[str, Any]) -> list[str]:
     if costs:
         named = [f"{name} {three_digits(value)} us" for name, value in costs.items()]
         out += ["", f"MPI itself, median: {', '.join(named)}"]
+    tests = [one["self_test"] for one in found["rows"][-1]["each"] if one.get("self_test")]
+    if tests:
+        least = min(test["tokens_per_s"] for test in tests)
+        out.append(
+            f"from a server that does nothing a rank reads {three_digits(least)} tokens/s at least"
+        )
     clocks = [one.get("clock_us", 0.0) for row in found["rows"] for one in row["each"]]
     if any(clocks):
         out.append(f"clocks aligned within {three_digits(max(clocks))} us")

@@ -1,9 +1,9 @@
 """The measurements: latency, throughput, scaling; and what they start.
 
-It imports `workload`, `statistics` and `report.document`.
+It imports `noop`, `workload`, `statistics` and `report.document`.
 
 settings            what a measurement is asked to do
-noop, stack, mpirun processes that are started for it
+stack, mpirun       processes that are started for it
 once                one run of a plan, and the client's self-test
 latency             what a user waits for
 steps, throughput   what one load amounts to; the sweep over loads

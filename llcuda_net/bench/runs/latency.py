@@ -178,7 +178,7 @@ class LatencyBench:
             )
             after, self._post = settings.kernels.prepare()
             if settings.self_test:
-                self._ceiling = await self_test(self._plan(0), self._say)
+                self._ceiling = await self_test(self._plan(0), targets, self._say)
             for repeat in range(self.load.repeats):
                 label = f"run {repeat + 1} of {self.load.repeats}:"
                 plan = self._plan(repeat)

@@ -6,14 +6,17 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 
 import trio
 
-from llcuda_net.batch.record import SERVER, Record, measured
+from llcuda_net.batch.record import Record, measured
 from llcuda_net.batch.targets.interface import PostProcess, Target
+from llcuda_net.batch.targets.llama import LlamaTarget
+from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.batch.targets.opening import open_target
-from llcuda_net.bench.runs import noop
+from llcuda_net.bench.noop.server import COMMAND
 from llcuda_net.bench.runs.stack import listening
 from llcuda_net.bench.statistics.summary import rates
 from llcuda_net.bench.workload.load import LEAD, Plan, Run
@@ -125,16 +128,25 @@ def _state(run: Run) -> str:
     return f"{text}, waiting for {sum(math.isnan(record.ended) for record in run.records)} more"
 
 
-async def self_test(plan: Plan, say: Say = silent) -> Ceiling:
-    """What this client can do against a server that does nothing.
+async def self_test(
+    plan: Plan, targets: dict[str, Target], say: Say = silent, *, paced: bool = True
+) -> Ceiling:
+    """What this client can do against a server that does nothing, and speaks as the targets do.
 
     First as fast as it can, then as the plan will have it, for a moment.
+
+    Args:
+        targets: what is measured, by path; the server that does nothing stands in for each.
+        paced: False: the second part is left out, and `ttft` and `lag` are not measured.
+
+    Raises:
+        LlcudaError: that server did not start.
     """
-    async with (
-        listening(noop.COMMAND, "the no-op server") as address,
-        open_target(address) as target,
-    ):
-        paths: dict[str, Target] = {SERVER: target}
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(listening(COMMAND, "the no-op server"))
+        paths: dict[str, Target] = {}
+        for path, target in targets.items():
+            paths[path] = await stack.enter_async_context(_alike(target, address))
         prompts = Prompts(["nothing"], "nothing")
         fast = replace(
             plan,
@@ -146,19 +158,38 @@ async def self_test(plan: Plan, say: Say = silent) -> Ceiling:
         )
         full = await once(fast, paths, say=say, label="self-test, saturated:")
         found = rates(full.records, full.begin, full.end)
-        schedule = plan.schedule
-        if schedule.moments is not None:
-            until = plan.warmup + 2 * SELF_TEST
-            moments = tuple(m for m in schedule.moments if m < until)
-            schedule = replace(schedule, moments=moments, seconds=min(schedule.seconds, until))
-        else:
-            schedule = closed(1, SELF_TEST)
-        calm = replace(plan, schedule=schedule, prompts=prompts, warmup=0.1, requests=None)
-        paced = await once(calm, paths, say=say, label="self-test, paced:")
-    firsts = [r.service_ttft for r in paced.records if r.done and r.service_ttft is not None]
+        firsts: list[float] = []
+        lag = None
+        if paced:
+            calm = replace(
+                plan, schedule=_briefly(plan), prompts=prompts, warmup=0.1, requests=None
+            )
+            slow = await once(calm, paths, say=say, label="self-test, paced:")
+            lag = lag_p99(slow.measured)
+            firsts = [r.service_ttft for r in slow.records if r.done and r.service_ttft is not None]
     return Ceiling(
         requests=found["requests_per_s"]["value"],
         tokens=found["tokens_per_s"]["value"],
-        ttft=statistics.median(firsts) if firsts else 0.0,
-        lag=lag_p99(paced.measured),
+        ttft=statistics.median(firsts) if firsts else None,
+        lag=lag,
+        cpu_share=full.cpu_share,
     )
+
+
+def _alike(target: Target, address: str) -> AbstractAsyncContextManager[Target]:
+    """The server that does nothing, asked by the same protocol."""
+    if isinstance(target, OpenAITarget):
+        return open_target(f"http://{address}", api="openai")
+    if isinstance(target, LlamaTarget):
+        return open_target(f"http://{address}", api="llama")
+    return open_target(address)
+
+
+def _briefly(plan: Plan) -> Schedule:
+    """The beginning of a plan's schedule."""
+    schedule = plan.schedule
+    if schedule.moments is None:
+        return closed(1, SELF_TEST)
+    until = plan.warmup + 2 * SELF_TEST
+    moments = tuple(m for m in schedule.moments if m < until)
+    return replace(schedule, moments=moments, seconds=min(schedule.seconds, until))

@@ -18,7 +18,7 @@ from llcuda_net.batch.record import GAP, SERVER, outcomes, values
 from llcuda_net.batch.targets.interface import Target
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.bench.report import document
-from llcuda_net.bench.runs.once import Once, Say, once, silent
+from llcuda_net.bench.runs.once import Once, Say, once, self_test, silent
 from llcuda_net.bench.runs.settings import Access, Settings
 from llcuda_net.bench.statistics.estimates import student
 from llcuda_net.bench.statistics.summary import BATCHES, phases, rates
@@ -120,6 +120,11 @@ async def point(
         if settings.kernels.work is not None or settings.kernels.post:
             post_process.choose_gpu(communicator.local_rank)
         after, post = settings.kernels.prepare()
+        ceiling = None
+        if settings.self_test:  # of all ranks at the same time, as they will ask
+            await communicator.barrier()
+            ceiling = await self_test(plan, {path: target}, say, paced=False)
+            await communicator.barrier()
         start = await communicator.broadcast(
             time.monotonic() + _LEAD if communicator.rank == 0 else None
         )
@@ -135,7 +140,8 @@ async def point(
         "cores": document.cores(),
         "inflight": inflight,
         **_figures(found, load),
-        "problems": found.problems(Bounds(lag=settings.max_lag), None),
+        "problems": found.problems(Bounds(lag=settings.max_lag), ceiling),
+        "self_test": None if ceiling is None else ceiling.as_dict(),
         "clock_us": uncertain * 1e6,
         "post": post,
     }

@@ -111,7 +111,8 @@ class ThroughputBench:
             self._work = await fit(self._work.work, [target], about.context, chat=chat)
             after, self._post = settings.kernels.prepare()
             if settings.self_test:
-                self._ceiling = await self_test(self._closed(self.concurrency[-1], 0), self._say)
+                plan = self._closed(self.concurrency[-1], 0)
+                self._ceiling = await self_test(plan, {self._path: target}, self._say)
             await self._over(self.concurrency, self._closed, "concurrency {}", target, after)
             self.rates = [Step(rate) for rate in self._offered()]
             await self._over(self.rates, self._open, "{} requests/s", target, after)

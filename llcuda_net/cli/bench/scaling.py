@@ -261,7 +261,7 @@ def _sweep(args: argparse.Namespace, settings: Settings, load: Load) -> list[dic
             *("--connections", str(args.connections), "--max-lag", str(args.max_lag)),
             *("--cuda-iters", str(args.cuda_iters), "--point", str(file)),
         ]
-        for option in ("natural_ends", "tls", "cuda_post"):
+        for option in ("natural_ends", "tls", "cuda_post", "no_self_test"):
             given += [f"--{option.replace('_', '-')}"] * getattr(args, option)
         for option in (
             *("token_file", "tls_ca", "api_key_file", "cuda_work", "model"),

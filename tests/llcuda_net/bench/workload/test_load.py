@@ -281,11 +281,23 @@ def test_a_busy_client_and_one_near_its_ceiling_are_invalid() -> None:
     schedule = schedules.closed(1, 1)
     found = problems([record], schedule, warmup=0, cpu_share=0.95)
     assert "95% of its core" in found[0]
-    ceiling = Ceiling(requests=10, tokens=1000, ttft=0.001, lag=0.0)
+    ceiling = Ceiling(requests=10, tokens=1000, ttft=0.001, lag=0.0)  # of no known share
     assert problems(
         [record], schedule, warmup=0, cpu_share=0, ceiling=ceiling, tokens_per_s=900
     )[0].startswith("900 tokens/s is more than 70%")  # fmt: skip
     assert not problems([record], schedule, warmup=0, cpu_share=0, ceiling=ceiling, tokens_per_s=9)
+
+
+def test_a_client_that_is_half_idle_is_not_at_its_ceiling() -> None:
+    """39 % of a core, where the self-test took 81 %: its server was the slower one."""
+    schedule = schedules.closed(1, 1)
+    record = Record(0, 0.0, sent=0.0, ended=0.1, outcome=Outcome.DONE)
+    ceiling = Ceiling(requests=10, tokens=1000, ttft=0.001, lag=0.0, cpu_share=0.81)
+    for share, count in ((0.39, 0), (0.6, 1)):
+        found = problems(
+            [record], schedule, warmup=0, cpu_share=share, ceiling=ceiling, tokens_per_s=900
+        )
+        assert sum("that this client can read" in text for text in found) == count
     assert "measure longer" in problems([], schedule, warmup=0, cpu_share=0)[0]
 
 
