@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from llcuda_net.bench.workload.catalogue import WORKLOADS, Workload, find
 from llcuda_net.cli.bench.tool import Tool
 from llcuda_net.cli.common import Exit, Parser, run_command
+from llcuda_net.util.numbers import plain
 from llcuda_net.util.terminal import echo
 
 PROG = "llcuda bench workloads"
@@ -95,7 +96,7 @@ def _lines(workload: Workload) -> list[str]:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else plain(value, 3)
 
 
 if __name__ == "__main__":
