@@ -1,7 +1,7 @@
-"""Where more load brings no more: the knee of a throughput curve, and saturation.
+"""Where more load brings no more: the knee of a throughput curve.
 
-Sources: V. Satopää et al., "Finding a 'Kneedle' in a Haystack" (2011), for the knee as the point
-farthest above the chord; the utilisation law for offered load that is not carried.
+Source: V. Satopää et al., "Finding a 'Kneedle' in a Haystack" (2011), for the knee as the point
+farthest above the chord.
 """
 
 from __future__ import annotations
@@ -13,10 +13,6 @@ from llcuda_net.bench.statistics.estimates import Estimate
 
 #: How far above the chord, of the whole rise, a curve must bend for its bend to be called a knee.
 BEND = 0.1
-#: Least share of the offered rate that must be carried.
-CARRIED = 0.95
-#: Without an interval, a share under which there is no doubt that it is not carried.
-PLAIN = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +67,3 @@ def _flat(loads: Sequence[float], throughputs: Sequence[Estimate]) -> bool:
         return True
     possible = before.value * (loads[-1] / loads[-2] - 1)
     return last.value - before.value < 0.1 * possible
-
-
-def saturated(carried: Estimate) -> str:
-    """Whether less is carried than offered: "yes", "no", or "cannot tell".
-
-    Args:
-        carried: the share of the offered requests that were answered as fast as they came.
-    """
-    if carried.value >= CARRIED:
-        return "no"
-    if carried.high is None:  # of one round: only what is plain to see
-        return "yes" if carried.value < PLAIN else "cannot tell"
-    return "yes" if carried.high < 1 else "cannot tell"

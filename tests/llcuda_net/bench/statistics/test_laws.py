@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llcuda_net.bench.statistics.estimates import Estimate
-from llcuda_net.bench.statistics.knee import Knee, knee, saturated
+from llcuda_net.bench.statistics.knee import Knee, knee
 from llcuda_net.bench.statistics.laws import karp_flatt, speedup
 
 
@@ -61,17 +61,3 @@ def test_no_knee_of_three_points() -> None:
     assert knee([1, 2, 4], estimates([1, 2, 2])) == Knee(
         None, None, "under four points no knee is looked for"
     )
-
-
-@pytest.mark.parametrize(
-    ("share", "verdict"),
-    [
-        (Estimate(0.99, 0.9, 1.1), "no"),
-        (Estimate(0.7, 0.6, 0.8), "yes"),
-        (Estimate(0.9, 0.7, 1.1), "cannot tell"),
-        (Estimate(0.5), "yes"),
-        (Estimate(0.9), "cannot tell"),
-    ],
-)
-def test_saturation_is_what_is_offered_and_not_carried(share: Estimate, verdict: str) -> None:
-    assert saturated(share) == verdict
