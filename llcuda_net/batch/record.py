@@ -14,13 +14,13 @@ GATEWAY, SERVER, DIRECT = "gateway", "server", "direct"
 
 
 class Outcome(StrEnum):
-    """How a request ended. Only DONE has a latency; the others are counted, never mixed in."""
+    """How a request ended. Only DONE has a latency; of CUT and TIMEOUT a lower bound is known."""
 
     DONE = "done"
     REFUSED = "refused"  # the server said no: its queue was full, say
     FAILED = "failed"  # it broke on the way, or the server is not there
     TIMEOUT = "timeout"  # it took longer than --timeout allows
-    CUT = "cut"  # the measurement ended first: it says nothing about the server
+    CUT = "cut"  # the measurement ended first: it took at least so long
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Record:
         ended: when the answer was complete, or it was given up.
         tokens: completion tokens, as the server counted them.
         counted: False where the server gave no count, and `tokens` is the number of pieces.
-        warmup: it belongs to the time before the measurement.
+        warmup: it belongs to the time before the measurement, or after it.
         phases: milliseconds by phase, as the server reports them.
         session: its session's number; None where sessions have one turn.
         turn: its place in the session, from 0.

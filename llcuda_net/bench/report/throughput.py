@@ -37,9 +37,11 @@ def table(found: dict[str, Any], kind: str) -> Table:
     slo = found["settings"]["slo"]
     if slo:
         heads.append("within the SLO, /s")
-    heads.append("unanswered")
+    heads += ["cut", "unanswered"]
     cells = []
     for row in rows:
+        sent = sum(row["outcomes"].values())
+        cut = row["outcomes"]["cut"] / sent if sent else 0.0
         lost = sum(row["outcomes"][name] for name in ("refused", "failed", "timeout"))
         line = [
             plain(row["load"]),
@@ -54,7 +56,7 @@ def table(found: dict[str, Any], kind: str) -> Table:
         ]
         if slo:
             line.append(estimate(row["goodput"]))
-        cells.append([*line, str(lost) + ("  INVALID" if row["problems"] else "")])
+        cells.append([*line, f"{cut:.0%}", str(lost) + ("  INVALID" if row["problems"] else "")])
     return heads, cells
 
 

@@ -19,7 +19,6 @@ from llcuda_net.bench.statistics.summary import (
     difference,
     distribution,
     headline,
-    rates,
     summarise,
 )
 from llcuda_net.bench.workload import replays, schedules
@@ -248,7 +247,7 @@ class LatencyBench:
                 metric: difference(everything, metric, seed=seed)
                 for metric in ("service_ttft", "tpot", "service")
             }
-        found["rates"] = [rates(run.records, run.begin, run.end) for run in self.runs]
+        found["rates"] = [run.rates() for run in self.runs]
         found["timeline"] = [
             [round(record.intended, 4), round(record.latency * 1e3, 3), record.path, number]
             for number, run in enumerate(self.runs)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 
 import trio
 
@@ -44,6 +45,7 @@ class Once:
     Attributes:
         cpu_share: of a core, that this process took in the window.
         begin, end: of the measuring window, seconds since the run's start.
+        started: the trio time of the first moment.
     """
 
     records: list[Record]
@@ -53,17 +55,22 @@ class Once:
     cpu_share: float
     begin: float
     end: float
+    started: float = 0.0
 
     @property
     def measured(self) -> list[Record]:
         """The records after the warm-up."""
         return measured(self.records)
 
+    def rates(self) -> dict[str, Any]:
+        """Tokens/s and requests/s of the window: see `summary.rates`."""
+        return rates(self.records, self.begin, self.end, closed=self.schedule.closed)
+
     def problems(self, bounds: Bounds, ceiling: Ceiling | None) -> list[str]:
         """Why it does not count."""
         tokens = None
         if self.end > self.begin:
-            tokens = rates(self.records, self.begin, self.end)["tokens_per_s"]["value"]
+            tokens = self.rates()["tokens_per_s"]["value"]
         return problems(
             self.records,
             self.schedule,
@@ -113,7 +120,16 @@ async def once(
     ended = (time.process_time(), time.monotonic())
     (cpu, wall), (cpu_end, wall_end) = [*clocks, ended, ended][:2]
     share = (cpu_end - cpu) / max(1e-9, wall_end - wall)
-    return Once(run.records, plan.schedule, plan.warmup, run.seconds, share, plan.warmup, run.until)
+    return Once(
+        run.records,
+        plan.schedule,
+        plan.warmup,
+        run.seconds,
+        share,
+        plan.warmup,
+        run.until,
+        started,
+    )
 
 
 def _state(run: Run) -> str:
@@ -157,7 +173,7 @@ async def self_test(
             drain=0.0,
         )
         full = await once(fast, paths, say=say, label="self-test, saturated:")
-        found = rates(full.records, full.begin, full.end)
+        found = full.rates()
         firsts: list[float] = []
         lag = None
         if paced:

@@ -160,11 +160,11 @@ def _figures(found: Once, load: Load) -> dict[str, Any]:
     """What one rank reached, for JSON."""
     length = load.seconds / BATCHES
     batches = [
-        rates(found.records, begin, begin + length, batches=1)["tokens_per_s"]["value"]
+        rates(found.records, begin, begin + length, batches=1, closed=True)["tokens_per_s"]["value"]
         for begin in (load.warmup + i * length for i in range(BATCHES))
     ]
     return {
-        **rates(found.records, found.begin, found.end),
+        **found.rates(),
         "batches": batches,
         "outcomes": outcomes(found.measured),
         "phases": phases([record for record in found.measured if record.done]),

@@ -10,7 +10,10 @@ import numpy as np
 
 from llcuda_net.batch.record import METRICS, Record, outcomes
 from llcuda_net.bench.runs.once import Once
+from llcuda_net.bench.runs.warmup import Settled
+from llcuda_net.bench.statistics.censored import observations, quantile
 from llcuda_net.bench.statistics.estimates import Estimate, student
+from llcuda_net.bench.statistics.saturation import Saturation, judge, window
 from llcuda_net.bench.statistics.summary import BATCHES, distribution, phases, rates
 from llcuda_net.bench.workload.validity import Bounds, Ceiling
 
@@ -20,14 +23,21 @@ _METRICS = ("ttft", "tpot", "latency")
 
 @dataclass(slots=True)
 class Step:
-    """A load, with one run a round."""
+    """A load, with one run a round.
+
+    Attributes:
+        load: workers of a closed loop, or requests/s.
+        runs: those that are complete.
+        settled: how long it runs before it is measured; None: that was not looked for.
+    """
 
     load: float
     runs: list[Once] = field(default_factory=list)
+    settled: Settled | None = None
 
     def rates(self) -> dict[str, Estimate]:
         """Tokens/s and requests/s, by the rounds where there are three, else by batches of one."""
-        each = [rates(run.records, run.begin, run.end) for run in self.runs]
+        each = [run.rates() for run in self.runs]
         found = {}
         for name in ("tokens_per_s", "requests_per_s"):
             values = [one[name]["value"] for one in each]
@@ -36,33 +46,35 @@ class Step:
             found[name] = not_negative(estimate)
         return found
 
-    def carried(self) -> Estimate:
-        """Of what was meant to be sent in the window, the share that was answered in it."""
-        shares = []
-        for run in self.runs:
-            inside = [m for m in run.schedule.moments or () if run.begin <= m < run.end]
-            ended = sum(r.done and run.begin <= r.ended < run.end for r in run.records)
-            shares.append(ended / max(1, len(inside)))
-        estimate = student(shares)
-        assert estimate is not None
-        return not_negative(estimate)
+    def saturation(self, reached: float | None) -> Saturation:
+        """Whether this rate is more than is carried.
+
+        Args:
+            reached: requests/s that the server surely answered otherwise.
+        """
+        windows = [window(run.records, self.load, run.begin, run.end) for run in self.runs]
+        return judge(windows, reached, self.load)
+
+    def longest(self) -> float | None:
+        """p99 of the seconds of an answer, or the longest of fewer than 100; None of no answer."""
+        found = observations([r for run in self.runs for r in run.measured], "latency")
+        if len(found) >= 100 and (p99 := quantile(found, 0.99)) is not None:
+            return p99
+        return max((seconds for seconds, _ in found), default=None)
 
     def goodput(self, slo: dict[str, float]) -> Estimate:
-        """Answers per second that kept the objective."""
-        values = []
-        for run in self.runs:
-            kept = sum(
-                keeps(record, slo) and run.begin <= record.ended <= run.end
-                for record in run.records
-            )
-            values.append(kept / (run.end - run.begin))
+        """Requests per second that were begun in the window and kept the objective."""
+        values = [
+            sum(keeps(record, slo) for record in run.measured) / (run.end - run.begin)
+            for run in self.runs
+        ]
         estimate = student(values)
         assert estimate is not None
         return not_negative(estimate) if len(values) >= 3 else Estimate(estimate.value)
 
     def repetitions(self) -> dict[str, list[float]]:
         """One value a round, for comparisons."""
-        each = [rates(run.records, run.begin, run.end) for run in self.runs]
+        each = [run.rates() for run in self.runs]
         found = {
             name: [float(one[name]["value"]) for one in each]
             for name in ("tokens_per_s", "requests_per_s")
@@ -93,7 +105,9 @@ def _pooled(runs: list[Once], name: str) -> Estimate | None:
     for run in runs:
         edges = np.linspace(run.begin, run.end, BATCHES + 1)
         for begin, end in pairwise(edges):
-            one = rates(run.records, float(begin), float(end), batches=1)
+            one = rates(
+                run.records, float(begin), float(end), batches=1, closed=run.schedule.closed
+            )
             values.append(one[name]["value"])
     return student(values)
 
@@ -105,6 +119,7 @@ def describe(
     records = [record for run in step.runs for record in run.measured]
     found: dict[str, Any] = {
         "load": step.load,
+        "warmup": step.runs[0].warmup,
         **{name: estimate.as_dict() for name, estimate in step.rates().items()},
         "goodput": None if slo is None else step.goodput(slo).as_dict(),
         "outcomes": outcomes(records),

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
 
-from llcuda_net.batch.record import SERVER
+from llcuda_net.batch.record import SERVER, Record
 from llcuda_net.batch.targets.interface import PostProcess, Target
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.bench.report import document
-from llcuda_net.bench.runs import steps
+from llcuda_net.bench.runs import steps, warmup
 from llcuda_net.bench.runs.once import Say, once, self_test, silent
 from llcuda_net.bench.runs.settings import Settings
 from llcuda_net.bench.runs.steps import Step
 from llcuda_net.bench.statistics.estimates import Estimate
-from llcuda_net.bench.statistics.knee import knee, saturated
+from llcuda_net.bench.statistics.knee import knee
 from llcuda_net.bench.statistics.lengths import lengths
 from llcuda_net.bench.workload import schedules
 from llcuda_net.bench.workload.fitting import Fitted, fit
@@ -26,6 +26,8 @@ from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, shared
 from llcuda_net.config.upstreams import without_credentials
 from llcuda_net.util.numbers import plain
 
+#: Most seconds for the queue of a rate to settle, where it is not measured for longer.
+_SETTLE = 10.0
 #: Shares of the capacity that the rates "auto" offer.
 _SHARES = (0.25, 0.5, 0.75, 0.9, 1.0, 1.25)
 
@@ -37,17 +39,20 @@ class Sweep:
     Attributes:
         concurrency: workers of the closed loops, rising.
         rates: requests/s to offer, rising; "auto": shares of what the closed loops reached.
-        seconds, warmup: of each load.
-        rounds: over all loads, every second one backwards.
+        seconds: of each load.
+        warmup: seconds before it; None: as long as each load needs, which a pilot run finds.
+        drain: seconds after it for what is under way; None: until that has ended.
+        rounds: over all loads, every second one backwards, each with a schedule of its own.
         slo: the objective: bounds in seconds by metric.
     """
 
     concurrency: Sequence[float] = (1.0, 2.0, 4.0, 8.0, 16.0)
     rates: Sequence[float] | str = "auto"
     seconds: float = 5.0
-    warmup: float = 1.0
-    rounds: int = 3
+    warmup: float | None = None
+    rounds: int = 5
     slo: dict[str, float] | None = None
+    drain: float | None = None
 
 
 class ThroughputBench:
@@ -57,7 +62,8 @@ class ThroughputBench:
         say: takes a line that says how far it has come.
 
     Attributes:
-        concurrency, rates: the loads with their runs, which fill as it goes on.
+        concurrency, rates: the loads with their runs, which fill as it goes on: whatever is
+            complete, figures can be had of it.
 
     Raises:
         ConfigError: the prompts are wrong.
@@ -75,6 +81,7 @@ class ThroughputBench:
         self._about: dict[str, Any] = {}
         self._path = SERVER
         self._post = ""
+        self._single: list[float] = []
 
     def __repr__(self) -> str:
         runs = sum(len(step.runs) for step in [*self.concurrency, *self.rates])
@@ -88,6 +95,7 @@ class ThroughputBench:
             "rates": (rates if isinstance(rates, str) else list(rates)) or "none",
             "seconds": self.sweep.seconds,
             "warmup": self.sweep.warmup,
+            "drain": self.sweep.drain,
             "slo": self.sweep.slo,
             **self.settings.as_dict(),
         }
@@ -111,28 +119,35 @@ class ThroughputBench:
             self._work = await fit(self._work.work, [target], about.context, chat=chat)
             after, self._post = settings.kernels.prepare()
             if settings.self_test:
-                plan = self._closed(self.concurrency[-1], 0)
+                plan = replace(self._closed(self.concurrency[-1], 0), warmup=1.0)
                 self._ceiling = await self_test(plan, {self._path: target}, self._say)
+            if self.sweep.warmup is None:
+                plan = self._closed(self.concurrency[0], 0)
+                self._single = await warmup.alone(plan, {self._path: target}, say=self._say)
             await self._over(self.concurrency, self._closed, "concurrency {}", target, after)
             self.rates = [Step(rate) for rate in self._offered()]
-            await self._over(self.rates, self._open, "{} requests/s", target, after)
+            capacity = self._capacity()
+            await self._over(self.rates, self._open, "{} requests/s", target, after, capacity)
 
     async def _over(
         self,
         loads: Sequence[Step],
-        plan: Callable[[Step, int], Plan],
+        plan: Callable[[Step, int, float | None], Plan],
         words: str,
         target: Target,
         after: PostProcess | None,
+        capacity: float | None = None,
     ) -> None:
-        """Every load once per round."""
+        """Every load once per round; `capacity`: requests/s that the rates are compared with."""
         for number in range(self.sweep.rounds if loads else 0):
             for step in loads if number % 2 == 0 else reversed(loads):
                 load = words.format(plain(step.load, 4))
+                if number == 0 and self.sweep.warmup is None:
+                    await self._settle(step, plan, load, target, capacity)
                 label = f"round {number + 1} of {self.sweep.rounds}, {load}:"
                 step.runs.append(
                     await once(
-                        plan(step, number),
+                        plan(step, number, None),
                         {self._path: target},
                         after=after,
                         say=self._say,
@@ -140,20 +155,49 @@ class ThroughputBench:
                     )
                 )
                 # What was cut is cancelled on the server: its slots must be free for the next.
-                await trio.sleep(0.2)
+                await trio.sleep(warmup.PAUSE)
 
-    def _closed(self, step: Step, number: int) -> Plan:
-        """What a closed loop sends in a round."""
-        length = self.sweep.warmup + self.sweep.seconds
-        return self._plan(schedules.closed(int(step.load), length), number)
+    async def _settle(
+        self,
+        step: Step,
+        plan: Callable[[Step, int, float | None], Plan],
+        load: str,
+        target: Target,
+        capacity: float | None,
+    ) -> None:
+        """Find how long a load must run before it is measured."""
+        floor = 0.0 if capacity is None else warmup.near_capacity(step.load, capacity)
+        step.settled = await warmup.settle(
+            lambda seconds: plan(step, self.sweep.rounds, seconds),
+            {self._path: target},
+            self._single,
+            most=max(_SETTLE, 2 * self.sweep.seconds),
+            floor=floor,
+            say=self._say,
+            label=f"{load}:",
+        )
 
-    def _open(self, step: Step, number: int) -> Plan:
+    def _closed(self, step: Step, number: int, seconds: float | None = None) -> Plan:
+        """What a closed loop sends in a round: for so many seconds, or with its warm-up."""
+        length = self._length(step) if seconds is None else seconds
+        return self._plan(step, schedules.closed(int(step.load), length), number)
+
+    def _open(self, step: Step, number: int, seconds: float | None = None) -> Plan:
         """What an offered rate sends in a round."""
-        length = self.sweep.warmup + self.sweep.seconds
+        length = self._length(step) if seconds is None else seconds
         seed = self.settings.request.seed + number
-        return self._plan(schedules.poisson(step.load, length, seed), number)
+        return self._plan(step, schedules.poisson(step.load, length, seed), number)
 
-    def _plan(self, schedule: schedules.Schedule, number: int) -> Plan:
+    def _length(self, step: Step) -> float:
+        return self._warmup(step) + self.sweep.seconds
+
+    def _warmup(self, step: Step) -> float:
+        """Of a load, in seconds."""
+        if self.sweep.warmup is not None:
+            return self.sweep.warmup
+        return step.settled.warmup if step.settled is not None else warmup.LEAST
+
+    def _plan(self, step: Step, schedule: schedules.Schedule, number: int) -> Plan:
         request = self.settings.request
         self._runs += 1  # each run of a workload has texts of its own, which no cache knows
         return Plan(
@@ -161,9 +205,25 @@ class ThroughputBench:
             prompts=self._work.work.for_run(self._runs),
             params=request.params,
             timeout=request.timeout,
-            warmup=self.sweep.warmup,
+            warmup=self._warmup(step),
+            drain=self.sweep.drain,
+            cooldown=self._warmup(step),
             seed=request.seed + number,
         )
+
+    def _capacity(self) -> float | None:
+        """The requests/s beyond which more concurrency brought no more; None: it still rises."""
+        measured = [step for step in self.concurrency if step.runs]
+        rates = [step.rates() for step in measured]
+        bend = knee([step.load for step in measured], [each["tokens_per_s"] for each in rates])
+        if bend.load is None:
+            return None
+        return max(each["requests_per_s"].value for each in rates)
+
+    def _reached(self) -> float | None:
+        """The requests/s that the closed loops reached for sure."""
+        lows = [step.rates()["requests_per_s"].low for step in self.concurrency if step.runs]
+        return max((low for low in lows if low is not None), default=None)
 
     def _offered(self) -> Sequence[float]:
         """The rates to offer."""
@@ -174,8 +234,17 @@ class ThroughputBench:
 
     # -- the figures --------------------------------------------------------------------------
 
+    def records(self) -> list[Record]:
+        """All requests of the runs that are complete, those of the warm-up, too."""
+        return [
+            record
+            for step in (*self.concurrency, *self.rates)
+            for run in step.runs
+            for record in run.records
+        ]
+
     def figures(self, found: dict[str, Any]) -> None:
-        """Fill the document with what the sweep gave."""
+        """Fill the document with what the runs gave that are complete."""
         found["about"] = self._about
         found["post"] = self._post
         runs = [run for step in [*self.concurrency, *self.rates] for run in step.runs]
@@ -183,13 +252,20 @@ class ThroughputBench:
         found["lengths"] = lengths([record for run in runs for record in run.measured])
         found["repetitions"] = {}
         bounds = Bounds(lag=self.settings.max_lag)
+        reached = self._reached()
         for kind, loads in (("concurrency", self.concurrency), ("rates", self.rates)):
-            rows = [steps.describe(step, self.sweep.slo, bounds, self._ceiling) for step in loads]
+            rows: list[dict[str, Any]] = []
             found[kind] = rows
-            for step, row in zip(loads, rows, strict=True):
+            for step in loads:
+                if not step.runs:
+                    continue
+                row = steps.describe(step, self.sweep.slo, bounds, self._ceiling)
+                rows.append(row)
                 if kind == "rates":
-                    share = step.carried()
-                    row["carried"], row["saturated"] = share.as_dict(), saturated(share)
+                    told = step.saturation(reached)
+                    row["carried"] = None if told.carried is None else told.carried.as_dict()
+                    row["saturated"], row["saturated_why"] = told.answer, told.why
+                    row["settled"] = step.settled.settled if step.settled is not None else None
                 else:
                     for name, values in step.repetitions().items():
                         found["repetitions"][f"{name} at {plain(step.load)}"] = values
@@ -198,7 +274,7 @@ class ThroughputBench:
                     for number, text in row["problems"]
                 ]
         curve = [Estimate.from_dict(row["tokens_per_s"]) for row in found["concurrency"]]
-        bend = knee(self.sweep.concurrency, curve)
+        bend = knee([row["load"] for row in found["concurrency"]], curve)
         found["knee"] = {"load": bend.load, "tokens_per_s": bend.throughput, "why": bend.why}
         over = [row["load"] for row in found["rates"] if row["saturated"] == "yes"]
         under = [row["load"] for row in found["rates"] if row["saturated"] == "no"]
@@ -206,21 +282,54 @@ class ThroughputBench:
             "from": min(over, default=None),
             "carried": max((r for r in under if not over or r < min(over)), default=None),
         }
-        found["cautions"] += [*self._work.notes, *self._cautions()]
+        found["cautions"] += [*self._work.notes, *self._cautions(found)]
 
-    def _cautions(self) -> list[str]:
-        found = []
+    def _cautions(self, found: dict[str, Any]) -> list[str]:
+        told = []
         slots = self._about["slots"]
         if slots is not None and any(step.load > slots for step in self.concurrency):
-            found.append(
+            told.append(
                 f"the upstream has {slots} slots: beyond that concurrency requests wait for one"
             )
-        found += shared([self._about["address"]], document.cores())
-        everything = [record for step in self.rates for run in step.runs for record in run.measured]
-        if everything:
-            found += [
-                text
-                for text in cautions(everything, schedules.constant(1, 1))
-                if not text.startswith("latency rose")  # of steps that do not follow each other
-            ]
-        return found
+        told += self._warmups(found)
+        told += shared([self._about["address"]], document.cores())
+        everything = [record for record in self.records() if not record.warmup]
+        return told + [
+            text
+            for text in cautions(everything, schedules.constant(1, 1))
+            if not text.startswith("latency rose")  # of steps that do not follow each other
+        ]
+
+    def _warmups(self, found: dict[str, Any]) -> list[str]:
+        """The loads that were not settled when they were measured, but for saturated ones."""
+        short: list[tuple[str, float]] = []
+        unsettled: list[str] = []
+        over = {row["load"] for row in found["rates"] if row["saturated"] == "yes"}
+        for kind, loads in (("concurrency", self.concurrency), ("rate", self.rates)):
+            for step in loads:
+                if not step.runs or (kind == "rate" and step.load in over):
+                    continue
+                longest = step.longest()
+                if longest is not None and longest > self._warmup(step):
+                    short.append((f"{kind} {plain(step.load)}", longest))
+                elif step.settled is not None and not step.settled.settled:
+                    unsettled.append(f"{kind} {plain(step.load)}")
+        told = []
+        if short and self.sweep.warmup is not None:
+            worst = max(seconds for _, seconds in short)
+            told.append(
+                f"the warm-up of {self.sweep.warmup:g} s is shorter than an answer (up to"
+                f" {worst:.2f} s) at {', '.join(name for name, _ in short)}: fewer end in the"
+                " window than come. Without --warmup it is as long as each load needs"
+            )
+        elif short:
+            told.append(
+                "some answers took longer than the warm-up at"
+                f" {', '.join(name for name, _ in short)}"
+            )
+        if unsettled:
+            told.append(
+                f"the queue had not settled when the measurement began at {', '.join(unsettled)}:"
+                " measured for longer, its latencies may be greater"
+            )
+        return told

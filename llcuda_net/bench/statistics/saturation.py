@@ -197,8 +197,9 @@ def _verdict(some: Sequence[Window], less: bool) -> tuple[str, str]:
 def critical(one: Window) -> float:
     """The share of a window's requests that are left where just as much is offered as is carried.
 
-    By the mean of a reflected Brownian motion without drift, √(2 v / π), at both ends of the window:
-    v is twice the requests offered until then, with Poisson arrivals and as variable a service.
+    By the mean of a reflected Brownian motion without drift, √(2 v / π), at both ends of the
+    window: v is twice the requests offered until then, with Poisson arrivals and as variable a
+    service.
     """
     until = one.warmup + one.offered
     return 2 / math.sqrt(math.pi) * (math.sqrt(until) - math.sqrt(one.warmup)) / one.offered

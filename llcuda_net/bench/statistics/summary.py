@@ -154,12 +154,22 @@ def difference(records: Sequence[Record], metric: str, *, seed: int = 0) -> dict
 
 
 def rates(
-    records: Sequence[Record], begin: float, end: float, *, batches: int = BATCHES
+    records: Sequence[Record],
+    begin: float,
+    end: float,
+    *,
+    batches: int = BATCHES,
+    closed: bool = False,
 ) -> dict[str, Any]:
     """Tokens/s and requests/s of the wall clock between two moments, with Student intervals.
 
     Every chunk that arrived in the window counts, of requests that are not over, too; a request
     counts where it ended. Batches of equal length are taken as repetitions.
+
+    Args:
+        closed: the workers of a closed loop begin together, and so keep together: a window has
+            more of the ends of their answers, or fewer, in every run alike. Each answer then
+            counts, with its tokens, by the share of its time that lies in the window.
 
     Returns:
         `tokens_per_s` and `requests_per_s`, each an estimate for JSON.
@@ -174,14 +184,20 @@ def rates(
         )
     edges = np.linspace(begin, end, batches + 1)
     length = (end - begin) / batches
-    tokens = np.zeros(batches)
+    tokens, requests = np.zeros(batches), np.zeros(batches)
     for record in records:
-        if len(record.chunks):
+        if closed and record.done:
+            inside = np.clip(edges, record.sent, record.ended)
+            share = np.diff(inside) / max(1e-9, record.service)
+            requests += share
+            tokens += share * (record.tokens or len(record.chunks))
+        elif len(record.chunks):
             # A piece is most often a token; where the server counted more, each stands for more.
             each = record.tokens / len(record.chunks) if record.tokens else 1.0
             tokens += np.histogram(record.chunks, edges)[0] * each
-    ends = [r.ended for r in records if r.done and not math.isnan(r.ended)]
-    requests = np.histogram(ends, edges)[0]
+    if not closed:
+        ends = [r.ended for r in records if r.done and not math.isnan(r.ended)]
+        requests += np.histogram(ends, edges)[0]
     found = {}
     for name, counts in (("tokens_per_s", tokens), ("requests_per_s", requests)):
         estimate = student(counts / length)

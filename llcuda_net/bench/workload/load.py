@@ -17,9 +17,12 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import trio
+import trio.lowlevel
 
 from llcuda_net.batch.record import Outcome, Record
 from llcuda_net.batch.targets.interface import Answer, PostProcess, Target
@@ -31,6 +34,8 @@ from llcuda_protocol import ErrorCode
 
 #: Seconds before the first request, so that the first moments of an open schedule are not late.
 LEAD = 0.02
+#: Seconds from look to look whether what was measured has ended.
+_LOOK = 0.1
 #: Seconds that a worker of a closed loop waits after a failure: a server that is not there answers
 #: at once, and would be asked thousands of times per second.
 AFTER_FAILURE = 0.1
@@ -62,6 +67,9 @@ class Plan:
         requests: end after so many measured sessions, if the time is not up before; None: no end.
         drain: seconds after the schedule's end for what is under way, then it is cut; None: until
             each has its answer or its timeout.
+        cooldown: most seconds after the schedule's end in which requests are sent as before, until
+            those of the schedule have ended; then these are cut. They belong to the warm-up, not
+            to what is measured. An open schedule begins again. Not with `requests`.
         seed: of the order in which the two of a pair go.
         chat: send each prompt as a chat of one message, not as it is.
     """
@@ -73,6 +81,7 @@ class Plan:
     warmup: float = 0.0
     requests: int | None = None
     drain: float | None = None
+    cooldown: float = 0.0
     seed: int = 0
     chat: bool = False
 
@@ -107,6 +116,9 @@ class Run:
         self._start = 0.0
         self._taken = 0
         self._measured = 0
+        self._begun_all = False
+        self._pending = 0
+        self._idle: trio.Event | None = None
 
     def __repr__(self) -> str:
         ended = sum(not math.isnan(record.ended) for record in self.records)
@@ -127,6 +139,8 @@ class Run:
             if self.plan.drain is not None:
                 scope.deadline = self._start + self.plan.schedule.seconds + self.plan.drain
             async with trio.open_nursery() as nursery:
+                if self._cooldown:
+                    nursery.start_soon(self._stop, scope)
                 if self.plan.schedule.moments is None:
                     await trio.sleep_until(self._start)
                     for worker in range(self.plan.schedule.concurrency):
@@ -136,13 +150,27 @@ class Run:
         self.seconds = self.now()
         return self.records
 
+    @property
+    def _cooldown(self) -> float:
+        return self.plan.cooldown if self.plan.requests is None else 0.0
+
+    async def _stop(self, scope: trio.CancelScope) -> None:
+        """End the run when all requests of the schedule have ended, whatever else is sent."""
+        await trio.sleep_until(self._start + self.plan.schedule.seconds)
+        while not self._begun_all or self._pending:
+            self._idle = trio.Event()
+            with trio.move_on_after(_LOOK):
+                await self._idle.wait()
+        scope.cancel()
+
     # -- who sends when -----------------------------------------------------------------------
 
     async def _send(self, nursery: trio.Nursery, moments: Sequence[float]) -> None:
         paths = list(self._targets)
         order = random.Random(self.plan.seed)
-        measured = 0
-        for number, moment in enumerate(moments):
+        measured, seconds = 0, self.plan.schedule.seconds
+        later = (seconds + moment for moment in moments if moment < self._cooldown)
+        for number, moment in enumerate(chain(moments, later)):
             if number % len(paths) == 0:
                 order.shuffle(paths)
             if self.plan.requests is not None and measured >= self.plan.requests:
@@ -153,12 +181,17 @@ class Run:
             if self._start + moment > trio.current_time():
                 await trio.sleep_until(self._start + moment)
             path = paths[number % len(paths)]
-            nursery.start_soon(self._session, number // len(paths), moment, path)
+            request = partial(self._session, warmup=True) if moment >= seconds else self._session
+            nursery.start_soon(request, number // len(paths), moment, path)
+            if number == len(moments) - 1:
+                await trio.lowlevel.checkpoint()  # it has begun, before the run's end is looked for
+                self._begun_all = True
 
     async def _work(self, order: random.Random) -> None:
         """One worker of a closed loop."""
-        plan = self.plan
-        while (now := self.now()) < plan.schedule.seconds:
+        plan, seconds = self.plan, self.plan.schedule.seconds
+        self._begun_all = True
+        while (now := self.now()) < seconds + self._cooldown:
             if plan.requests is not None and now >= plan.warmup:
                 if self._measured >= plan.requests:
                     self.until = min(self.until, now)
@@ -168,7 +201,7 @@ class Run:
             self._taken += 1
             paths = list(self._targets)
             order.shuffle(paths)
-            warmup = now < plan.warmup
+            warmup = now < plan.warmup or now >= seconds
             for path in paths:
                 record = await self._session(number, self.now(), path, warmup=warmup)
                 if not record.done:
@@ -206,12 +239,19 @@ class Run:
             await trio.sleep_until(self._start + intended)
 
     async def _request(self, record: Record, ask: Ask) -> Answer | None:
+        awaited = record.intended < self.plan.schedule.seconds or not record.warmup
+        self._pending += awaited
         try:
             answer = await self._ask(record, ask)
-        finally:
             record.ended = self.now()
-        if answer is not None and self._after is not None:
-            record.post = await self._after(record, answer)
+            if answer is not None and self._after is not None:
+                record.post = await self._after(record, answer)
+        finally:
+            if math.isnan(record.ended):
+                record.ended = self.now()
+            self._pending -= awaited
+            if self._idle is not None and not self._pending:
+                self._idle.set()
         return answer
 
     async def _ask(self, record: Record, ask: Ask) -> Answer | None:

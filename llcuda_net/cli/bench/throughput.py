@@ -13,8 +13,8 @@ from llcuda_net.cli.common import Parser, run_command
 _DESCRIPTION = """\
 How much a server does: tokens/s and requests/s against concurrency and against offered rate.
 
-Tokens are counted by the wall clock, as they arrive; the knee is found, and saturation is seen by
-what is offered and not carried. With --slo, goodput: answers that kept the objective.
+Tokens are counted by the wall clock, as they arrive; the knee is found. A rate is saturated where
+what is under way grows. With --slo, goodput: answers that kept the objective.
 """
 _EPILOG = """\
 examples:
@@ -24,8 +24,9 @@ examples:
   {call} --target http://127.0.0.1:11434/v1 --model llama3.2 --inflight 1,2,4,8
 
 Each load is held for --warmup and --seconds, every second round backwards, so that what drifts
-meets all loads alike. --rates auto offers shares of the greatest requests/s that the closed loops
-reached, up to one and a quarter of it.
+meets all loads alike; then what is under way is waited for, so that slow answers count. --rates
+auto offers shares of the greatest requests/s that the closed loops reached, up to one and a quarter
+of it.
 
 exit codes: 0 measured, 1 the run is INVALID or --compare found something worse, 2 usage,
 3 no connection
@@ -57,14 +58,24 @@ def make_parser(tool: Tool) -> Parser:
         help="requests/s; auto or none",
     )
     group.add_argument("--seconds", type=options.some_seconds, default=5.0, help="of each load (5)")
-    group.add_argument("--warmup", type=options.seconds, default=1.0, help="before it (1)")
+    group.add_argument(
+        "--warmup",
+        type=options.seconds,
+        help="before it (as long as each load needs, found by a pilot run)",
+    )
+    group.add_argument(
+        "--drain",
+        type=options.seconds,
+        metavar="TIME",
+        help="after it, for what is under way, then that is cut (until all has ended)",
+    )
     group.add_argument(
         "--rounds",
         *("--repeats", "--iters"),
         dest="rounds",
         type=options.positive,
-        default=3,
-        help="over all loads (3)",
+        default=5,
+        help="over all loads (5)",
     )
     group.add_argument(
         "--slo", type=options.slo, metavar="SLO", help="objective: ttft=500ms,tpot=50ms,latency=5s"
@@ -112,6 +123,7 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
         rates=args.rates,
         seconds=args.seconds,
         warmup=args.warmup,
+        drain=args.drain,
         rounds=args.rounds,
         slo=args.slo,
     )

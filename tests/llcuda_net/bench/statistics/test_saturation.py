@@ -22,7 +22,8 @@ def served(
     """Poisson arrivals to a queue before some slots, first come, first served, empty at first."""
     rng = random.Random(seed)
     free = [0.0] * (slots or 0)
-    at, records = rng.expovariate(rate), []
+    at = rng.expovariate(rate)
+    records: list[Record] = []
     while at < seconds:
         begin = max(at, heapq.heappop(free)) if free else at
         end = begin + service(rng)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from llcuda_net.bench.workload.schedules import Schedule
 from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, lag_p99, problems, shared
 from llcuda_net.errors import ConnectError, InternalError, Overloaded, RequestTimeout
 from llcuda_net.util.quantile import quantile
-from tests.support.bench_targets import Fake, Known, either
+from tests.support.bench_targets import Fake, Known, constant, either
 
 PROMPTS = Prompts(["a", "b", "c"], "three")
 
@@ -190,6 +191,67 @@ async def test_the_window_ends_with_the_sending(autojump_clock: MockClock) -> No
     closed = Run(plan(schedules.closed(2, 60), requests=4), {"gateway": Fake(first=1.0)})
     assert len(await closed.run()) == 4
     assert closed.until == pytest.approx(2 * 1.004)
+
+
+class Shared(Fake):
+    """Answers the faster, the fewer there are, as an engine that batches."""
+
+    async def ask(self, prompt: Any, params: Any, record: Record, now: Any, **more: Any) -> Answer:
+        record.sent = now()
+        self.active += 1
+        try:
+            for _ in range(10):
+                await trio.sleep(0.01 * self.active)
+        finally:
+            self.active -= 1
+        return Answer("text", "length", "fake", "g")
+
+
+async def test_the_last_answers_come_under_the_same_load(autojump_clock: MockClock) -> None:
+    """What is sent while they end is not measured, and cut when they have ended."""
+    for schedule in (schedules.closed(4, 9.0), schedules.poisson(20, 9.0, 1)):
+        fake = Known(constant(2.0), None)
+        run = Run(plan(schedule, warmup=3.0, cooldown=60.0), {"gateway": fake})
+        records = await run.run()
+        counted = measured(records)
+        assert all(record.done and 3 <= record.intended < 9 for record in counted)
+        last = max(record.ended for record in counted)
+        later = [record for record in records if record.intended >= 9]
+        assert later
+        assert all(record.warmup for record in later)
+        assert run.until == 9.0
+        assert last <= run.seconds <= last + 0.1
+        assert len({record.number for record in records}) == len(records)
+
+
+async def test_without_that_they_come_faster(autojump_clock: MockClock) -> None:
+    """8 requests/s of 0.1 s of the server's work each: the last have it to themselves."""
+    took: dict[float, list[float]] = {}
+    for cooldown in (0.0, 60.0):
+        run = Run(plan(schedules.poisson(8, 20.0, 2), cooldown=cooldown), {"gateway": Shared()})
+        records = await run.run()
+        took[cooldown] = [r.latency for r in records if r.intended < 20]
+    alone, loaded = took[0.0], took[60.0]
+    assert len(alone) == len(loaded)
+    assert alone[: len(alone) // 2] == pytest.approx(loaded[: len(loaded) // 2])
+    assert sum(alone[-5:]) < 0.9 * sum(loaded[-5:])
+
+
+async def test_it_ends_though_the_load_is_more_than_is_carried(autojump_clock: MockClock) -> None:
+    run = Run(
+        plan(schedules.poisson(20, 5.0, 1), cooldown=3.0), {"gateway": Known(constant(0.1), 1)}
+    )
+    records = await run.run()
+    assert max(record.intended for record in records) < 8.0
+    assert all(record.done for record in records if record.intended < 5)
+    assert run.seconds == pytest.approx(0.1 * sum(r.intended < 5 for r in records), abs=0.3)
+
+
+async def test_a_number_of_requests_needs_no_more(autojump_clock: MockClock) -> None:
+    for schedule in (schedules.closed(2, 60), schedules.constant(10, 60)):
+        run = Run(plan(schedule, requests=4, cooldown=9.0), {"gateway": Fake()})
+        assert len(await run.run()) == 4
+        assert run.seconds < 1
 
 
 async def test_a_closed_loop_keeps_so_many_going(autojump_clock: MockClock) -> None:
