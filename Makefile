@@ -124,7 +124,7 @@ demo-model: $(VENV)/train ## train the demonstration model again and measure it
 	$(BIN)/python tools/eval_demo_model.py
 
 clean: ## remove .venv and everything built or pulled, but for .llama-server
-	rm -rf $(VENV) page-screenshots .venv-openapi .venv-guidellm .venv-aiperf .clients .browser .models build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
+	rm -rf $(VENV) page-screenshots .venv-openapi .venv-guidellm .venv-aiperf .venv-vllm .clients .browser .models build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:

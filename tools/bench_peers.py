@@ -25,7 +25,7 @@ from llcuda_net.bench.report.document import machine
 from llcuda_net.cli.common import Parser
 from llcuda_net.util.terminal import echo, is_clever, status_line
 from tools.peers import install, report
-from tools.peers.adapters import PROGRAMS
+from tools.peers.adapters import PROGRAMS, USUAL
 from tools.peers.cases import CASES, Case
 from tools.peers.runs import Bench
 
@@ -36,7 +36,8 @@ example:
   python tools/bench_peers.py --show peers.json > peers.md
 
 --install puts GuideLLM (with PyTorch, 6 GB) and AIPerf (1 GB) into .venv-guidellm and .venv-aiperf,
-by pip, in the versions that this tool knows how to read. Nothing is fetched from Hugging Face.
+by pip, in the versions that this tool knows how to read; where --tools names vllm, that, too
+(10 GB). Nothing is fetched from Hugging Face.
 
 "says" is what a tool says, with its relative error beside the truth, and beside what its own
 requests took by the server's record ("took"): the first holds the luck of the draw, the second does
@@ -56,8 +57,14 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE + rows + "\n\nexit codes: 0 measured, 1 a tool gave no figures, 2 usage",
     )
     out.add_argument("--install", action="store_true", help="what is not installed yet")
-    tools, servers = tuple(PROGRAMS), tuple(case.name for case in CASES)
-    out.add_argument("--tools", type=_some_of(tools), default=tools, metavar="TOOL,…")
+    servers = tuple(case.name for case in CASES)
+    out.add_argument(
+        "--tools",
+        type=_some_of(tuple(PROGRAMS)),
+        default=USUAL,
+        metavar="TOOL,…",
+        help=f"of {', '.join(PROGRAMS)} ({', '.join(USUAL)})",
+    )
     out.add_argument(
         "--servers",
         type=_some_of(servers),

@@ -73,6 +73,8 @@ class Program:
             raise UnreadableError(f"{self.title}'s {path.name} has another form ({what})") from None
 
 
+#: What is run where nothing else is asked for; vLLM is large.
+USUAL = ("llcuda", "guidellm", "aiperf")
 PROGRAMS = {
     program.name: program
     for program in (
@@ -85,6 +87,7 @@ PROGRAMS = {
             (("HF_HUB_OFFLINE", "1"),),
         ),
         Program("aiperf", "AIPerf", "aiperf==0.13.0", "aiperf"),
+        Program("vllm", "vllm bench serve", "vllm==0.33.0", "vllm", (("HF_HUB_OFFLINE", "1"),)),
     )
 }
 
@@ -228,10 +231,54 @@ def _read_aiperf(document: Mapping[str, Any]) -> Said:
     )
 
 
+# -- vLLM -------------------------------------------------------------------------------------
+
+
+def _ask_vllm(job: Job) -> list[str]:
+    case = job.case
+    return [
+        *("bench", "serve", "--backend", "openai-chat", "--base-url", job.url),
+        *("--endpoint", "/v1/chat/completions", "--model", job.model),
+        *("--tokenizer", str(job.tokenizer), "--dataset-name", "random"),
+        *("--random-input-len", str(PROMPT), "--random-output-len", str(case.tokens)),
+        # It knows no duration.
+        *("--num-prompts", f"{case.rate * case.seconds:.0f}", "--request-rate", f"{case.rate:g}"),
+        *("--seed", str(job.seed), "--percentile-metrics", "ttft,e2el"),
+        *("--metric-percentiles", "50,90,99", "--save-result"),
+        *("--result-dir", str(job.folder), "--result-filename", _FILES["vllm"]),
+    ]
+
+
+def _read_vllm(document: Mapping[str, Any]) -> Said:
+    def metric(name: str) -> Figures:
+        return {n: document[f"{n}_{name}_ms"] / 1e3 for n in NAMES}
+
+    return Said(
+        counted=document["completed"],
+        cut=0,  # it waits for all
+        failed=document.get("failed", 0),
+        latency=metric("e2el"),
+        ttft=metric("ttft"),
+        requests_per_s=document["request_throughput"],
+        tokens_per_s=document["output_throughput"],
+    )
+
+
 _FILES = {
     "llcuda": "llcuda.json",
     "guidellm": "guidellm.json",
     "aiperf": "profile_export_aiperf.json",
+    "vllm": "vllm.json",
 }
-_ARGUMENTS = {"llcuda": _ask_llcuda, "guidellm": _ask_guidellm, "aiperf": _ask_aiperf}
-_READERS = {"llcuda": _read_llcuda, "guidellm": _read_guidellm, "aiperf": _read_aiperf}
+_ARGUMENTS = {
+    "llcuda": _ask_llcuda,
+    "guidellm": _ask_guidellm,
+    "aiperf": _ask_aiperf,
+    "vllm": _ask_vllm,
+}
+_READERS = {
+    "llcuda": _read_llcuda,
+    "guidellm": _read_guidellm,
+    "aiperf": _read_aiperf,
+    "vllm": _read_vllm,
+}

@@ -60,7 +60,18 @@ AIPERF: dict[str, Any] = {
     "request_throughput": {"avg": 4.0},
     "output_token_throughput": {"avg": 64.0},
 }
+TIMES = {"mean": 20.0, "p50": 10.0, "p90": 30.0, "p99": 40.0}
+VLLM: dict[str, Any] = {
+    "completed": 9,
+    "failed": 4,
+    "request_throughput": 4.0,
+    "output_throughput": 64.0,
+    **{
+        f"{name}_{metric}_ms": value for name, value in TIMES.items() for metric in ("ttft", "e2el")
+    },
+}
 FILES = {
+    "vllm": ("vllm.json", VLLM),
     "llcuda": ("llcuda.json", LLCUDA),
     "guidellm": ("guidellm.json", GUIDELLM),
     "aiperf": ("profile_export_aiperf.json", AIPERF),
@@ -76,7 +87,7 @@ def read(folder: Path, name: str, document: Any) -> Said:
 def test_each_file_is_read(tmp_path: Path, name: str) -> None:
     said = read(tmp_path, name, FILES[name][1])
     assert (said.counted, said.failed) == (9, 4)
-    assert said.cut == (0 if name == "aiperf" else 2)
+    assert said.cut == (2 if name in ("llcuda", "guidellm") else 0)
     assert (said.requests_per_s, said.tokens_per_s) == (4.0, 64.0)
     assert said.latency["mean"] == pytest.approx(0.02)
     assert said.latency["p50"] == pytest.approx(0.01)
@@ -121,6 +132,7 @@ def test_all_are_asked_the_same(tmp_path: Path, name: str) -> None:
     case = CASES[0]
     job = Job(case, "http://host:1", "model", tmp_path, tmp_path / "tokenizer", 7)
     text = " ".join(PROGRAMS[name].arguments(job))
-    for value in ("http://host:1", f"{case.rate:g}", f"{case.seconds:g}", str(case.tokens), "7"):
+    time = case.rate * case.seconds if name == "vllm" else case.seconds
+    for value in ("http://host:1", f"{case.rate:g}", f"{time:g}", str(case.tokens), "7"):
         assert value in text.replace("=", " ").replace(",", " ").split()
     assert str(tmp_path) in text
