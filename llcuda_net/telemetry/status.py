@@ -28,6 +28,8 @@ from llcuda_net.util.version import package_version
 _MOST_WAITING = 100
 #: Most notes of damage in a report, the last ones.
 _DAMAGE = 20
+#: What is told of the fingerprint of an upstream's model.
+_FINGERPRINT = ("name", "build", "size", "quantisation", "hash")
 #: Seconds over which a rate is a mean, at least.
 _WINDOW = 2.0
 
@@ -217,6 +219,7 @@ def _upstream(backend: Backend, user: User) -> dict[str, Any]:
         "releasing": backend.releasing,
         "kv_cache": str(backend.speeds.steps.cache),
         "context": properties.context if properties else None,
+        "fingerprint": _fingerprint(backend),
         "restarts": backend.restarts,
         "failures": backend.failures,
         "failovers": backend.failovers,
@@ -231,6 +234,12 @@ def _upstream(backend: Backend, user: User) -> dict[str, Any]:
             for slot in (backend.table if backend.slots_here else ())
         ],
     }
+
+
+def _fingerprint(backend: Backend) -> dict[str, Any]:
+    """What is known of its model and software; not where the model's file is."""
+    known = backend.fingerprint()
+    return {name: known[name] for name in _FINGERPRINT if known.get(name)}
 
 
 def _store(persistence: Persistence) -> dict[str, Any]:

@@ -8,10 +8,15 @@ from typing import Any
 import trio
 
 from llcuda_net.batch.record import Record
+from llcuda_net.batch.targets import facts
 from llcuda_net.batch.targets.interface import About, Answer, Clock, embedded
 from llcuda_net.client import Client
 from llcuda_net.client.stream import Piece
 from llcuda_net.errors import ConnectError, RequestError
+
+#: Seconds for a server to hash its model: at most, and at least with as many more as bytes per
+#: second take it.
+_MOST_PATIENCE, _PATIENCE, _HASHED = 20.0, 1.0, 200e6
 
 
 class GatewayTarget:
@@ -26,12 +31,18 @@ class GatewayTarget:
         return f"<GatewayTarget {self.name}, {len(self._clients)} connections, {self._next} asked>"
 
     async def about(self) -> About:
-        """What its status says.
+        """What its status says; a server that has just begun is given time to hash its model.
 
         Raises:
             ConnectError, RequestError: it does not say.
         """
         found = await self._clients[0].status()
+        if (size := facts.unhashed(found)) > 0:
+            with trio.move_on_after(min(_MOST_PATIENCE, _PATIENCE + size / _HASHED)):
+                while facts.unhashed(found) > 0:
+                    await trio.sleep(0.05)
+                    found = await self._clients[0].status()
+        told = facts.of_gateway(found)
         upstreams = found.get("upstreams") or [{}]
         server = found.get("server")
         version = server.get("version") if isinstance(server, dict) else server
@@ -40,6 +51,8 @@ class GatewayTarget:
             sum(int(each.get("slots") or 0) for each in upstreams),
             f"llcuda-server {version}",
             "llcuda",
+            told["context"],
+            told,
         )
 
     async def ask(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from llcuda_net.batch.record import GATEWAY, SERVER, Record
+from llcuda_net.batch.targets.facts import facts
 from llcuda_net.errors import Overloaded, UpstreamBusy, UpstreamError
 
 #: Seconds since the run's start.
@@ -24,6 +25,7 @@ class About:
         version: which software it is, for people.
         api: by which it is asked: "llcuda", "llama" or "openai".
         context: tokens that a prompt and its answer may have together; None where it does not say.
+        facts: all that it says of itself and its model, for records: see `targets.facts`.
     """
 
     model: str
@@ -31,6 +33,7 @@ class About:
     version: str
     api: str = ""
     context: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
@@ -45,6 +48,7 @@ class About:
             "version": self.version,
             "api": self.api,
             "context": self.context,
+            "facts": self.facts or facts(None, None, {"name": self.model}),
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.batch.record import Record
+from llcuda_net.batch.targets import facts
 from llcuda_net.batch.targets.interface import About, Answer, Clock, embedded, overloaded_when_busy
 from llcuda_net.upstream.constraints.checks import Checks, as_sent
 from llcuda_net.upstream.interface import CompletionEvent
@@ -33,7 +34,9 @@ class LlamaTarget:
             RequestError: it does not say.
         """
         found = await self._server.ask()
-        return About(found.model, found.slots, f"llama-server {found.build}".strip(), "llama")
+        told = await facts.of_llama(facts.asking(self._server.origin))
+        version = f"llama-server {found.build}".strip()
+        return About(found.model, found.slots, version, "llama", told["context"], told)
 
     async def ask(
         self,

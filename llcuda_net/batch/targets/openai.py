@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from llcuda_net.batch.record import Record
+from llcuda_net.batch.targets import facts
 from llcuda_net.batch.targets.chat_stream import ChatParser, Usage
 from llcuda_net.batch.targets.interface import About, Answer, Clock, embedded, overloaded_when_busy
 from llcuda_net.config.upstreams import BaseUrl
@@ -110,9 +111,10 @@ class OpenAITarget:
 
     async def about(self) -> About:
         """The model, and who says to own it; such a server does not say its slots."""
-        await trio.lowlevel.checkpoint()
+        told = await facts.of_openai(facts.asking(self._origin), self._model or "")
         owner = f" ({self._owner})" if self._owner else ""
-        return About(self._model or "unknown", None, f"OpenAI-compatible server{owner}", "openai")
+        version = f"OpenAI-compatible server{owner}"
+        return About(self._model or "unknown", None, version, "openai", told["context"], told)
 
     async def ask(
         self,

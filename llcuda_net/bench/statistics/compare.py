@@ -53,6 +53,11 @@ class Change:
             "why": self.why,
         }
 
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> Change:
+        """The inverse of `as_dict`."""
+        return cls(**{**found, "relative": Estimate.from_dict(found["relative"])})
+
 
 def obstacles(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Why the two cannot be compared at all: one line each."""

@@ -115,6 +115,8 @@ def main(argv: Sequence[str] | None = None, tool: Tool | None = None) -> int:
 def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
     need_extra()
 
+    from llcuda_net.bench.record.requests import parts_of
+    from llcuda_net.bench.record.workload import workload
     from llcuda_net.bench.report import document, latency
     from llcuda_net.bench.runs.latency import STARTED, Direct, LatencyBench, Load
     from llcuda_net.cli.progress import Ticker
@@ -149,7 +151,8 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
     logs.configure("error")
     ticker = Ticker()
     bench = LatencyBench(settings, load, direct, ticker.say)
-    found = document.begin(tool.name, argv, args.seed, bench.as_dict())
+    sent = workload(settings.request)
+    found = document.begin(tool.name, argv, args.seed, bench.as_dict(), workload=sent)
     try:
         run_async(bench.run)
     finally:
@@ -161,7 +164,7 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
 
         return page(found)
 
-    return finish(found, latency.lines(found), page, args, old)
+    return finish(found, latency.lines(found), page, args, old, parts_of("run", None, bench.runs))
 
 
 if __name__ == "__main__":

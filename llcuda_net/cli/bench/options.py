@@ -215,6 +215,17 @@ def add_output(parser: Parser, *, max_lag: str = "10ms") -> None:
     group.add_argument("--json", type=Path, metavar="FILE", help="everything; - for stdout")
     group.add_argument("--html", type=Path, metavar="FILE", help="one self-contained page")
     group.add_argument(
+        "--requests",
+        type=_requests,
+        metavar="FILE",
+        help="every request's times, as FILE.jsonl or FILE.csv",
+    )
+    group.add_argument(
+        "--note",
+        metavar="TEXT",
+        help="put into --json: what the server does not say of itself, such as its flags",
+    )
+    group.add_argument(
         "--compare", type=Path, metavar="OLD.json", help="better, worse or cannot tell; 1 on worse"
     )
     group.add_argument(
@@ -318,6 +329,14 @@ def generates(options: argparse.Namespace) -> None:
 
     if options.workload is not None and catalogue.find(options.workload).answer is None:
         fail(f"--workload {options.workload} goes with llcuda bench latency")
+
+
+def _requests(text: str) -> Path:
+    """A file of requests, by its ending."""
+    path = Path(text)
+    if path.suffix not in (".jsonl", ".csv"):
+        raise argparse.ArgumentTypeError(f"must end with .jsonl or .csv, not {path.name!r}")
+    return path
 
 
 def positive(text: str) -> int:

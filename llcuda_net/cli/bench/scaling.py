@@ -112,14 +112,19 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool, parser: Parser) 
     from llcuda_net.bench.workload.validity import shared
     from llcuda_net.util import logs
 
+    if args.requests is not None:
+        fail("--requests does not go with scaling: its ranks keep histograms, not requests")
     search = searching.search_of(args, parser)
     if args.start and not args.sweep:
         fail("--start goes with --sweep: ranks that start servers would measure each other's")
     work = _requests(args, tool) if search is None else _searches(args, search)
     old = document.read(args.compare) if args.compare else None
     logs.configure("error")
+    # Before the load, which it describes; a sweep's child leaves it to its parent.
+    found: dict[str, Any] = {}
+    if args.point is None:
+        found = document.begin(tool.name, argv, args.seed, work.settings, workload=work.sent)
     if args.sweep:
-        found = document.begin(tool.name, argv, args.seed, work.settings)
         points = work.sweep()
     else:
         point = _point(work.point)
@@ -128,7 +133,6 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool, parser: Parser) 
         if args.point is not None:
             Path(args.point).write_text(json.dumps(point), "utf-8")
             return Exit.OK
-        found = document.begin(tool.name, argv, args.seed, work.settings)
         points = [point]
 
     from llcuda_net.bench.runs import curve  # with its solver: not for every rank
@@ -154,15 +158,18 @@ class _Work:
         rate: the figure that is to grow.
         point: one point, as every rank runs it.
         sweep: starts the points, and gives their figures.
+        sent: the workload, for the document.
     """
 
     settings: dict[str, Any]
     rate: str
     point: Callable[[Communicator, Say], Awaitable[dict[str, Any] | None]]
     sweep: Callable[[], list[dict[str, Any]]]
+    sent: dict[str, Any] | None = None
 
 
 def _requests(args: argparse.Namespace, tool: Tool) -> _Work:
+    from llcuda_net.bench.record.workload import workload
     from llcuda_net.bench.runs import ranks
 
     settings = options.settings_of(args, tool)
@@ -173,6 +180,7 @@ def _requests(args: argparse.Namespace, tool: Tool) -> _Work:
         "tokens_per_s",
         lambda communicator, say: ranks.point(communicator, settings, load, say),
         lambda: _sweep(args, settings, load),
+        workload(settings.request),
     )
 
 

@@ -20,7 +20,7 @@ _DEFAULTS: dict[str, Any] = {"rows": 10_000_000, "dim": 768, "queries": 1, "k": 
 #: What goes with both kinds of work.
 _BOTH = (
     *("work", "sweep", "over", "mode", "seconds", "warmup", "repeats", "seed"),
-    *("json", "html", "compare", "point"),
+    *("json", "html", "compare", "point", "note"),
 )
 
 

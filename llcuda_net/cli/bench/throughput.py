@@ -110,6 +110,8 @@ def main(argv: Sequence[str] | None = None, tool: Tool | None = None) -> int:
 def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
     need_extra()
 
+    from llcuda_net.bench.record.requests import parts_of
+    from llcuda_net.bench.record.workload import workload
     from llcuda_net.bench.report import document, throughput
     from llcuda_net.bench.runs.throughput import Sweep, ThroughputBench
     from llcuda_net.cli.progress import Ticker
@@ -131,7 +133,8 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
     logs.configure("error")
     ticker = Ticker()
     bench = ThroughputBench(settings, sweep, ticker.say)
-    found = document.begin(tool.name, argv, args.seed, bench.as_dict())
+    sent = workload(settings.request)
+    found = document.begin(tool.name, argv, args.seed, bench.as_dict(), workload=sent)
     try:
         run_async(bench.run)
     finally:
@@ -143,7 +146,14 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
 
         return page(found)
 
-    return finish(found, throughput.lines(found), page, args, old)
+    loads = (("concurrency", bench.concurrency), ("rates", bench.rates))
+    parts = [
+        part
+        for kind, steps in loads
+        for step in steps
+        for part in parts_of(kind, step.load, step.runs)
+    ]
+    return finish(found, throughput.lines(found), page, args, old, parts)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from llcuda_net.cli.common import Exit, fail
 from llcuda_net.util.terminal import echo, paint
+
+if TYPE_CHECKING:
+    from llcuda_net.bench.record.requests import Part
 
 #: What the extra `bench` brings, of which nothing works without.
 _EXTRA = ("scipy", "matplotlib", "jinja2")
@@ -57,17 +60,18 @@ def finish(
     page: Callable[[], str],
     args: argparse.Namespace,
     old: dict[str, Any] | None,
+    parts: Sequence[Part] = (),
 ) -> int:
     """Print and write everything; returns the exit code: 1 if INVALID, or worse than the old run.
 
     Args:
         lines: the table for the terminal.
         page: makes the page, where it is asked for.
+        parts: the runs with every request, for --requests.
 
     Raises:
         ConfigError: a file cannot be written.
     """
-    from llcuda_net.bench.report import document
     from llcuda_net.bench.statistics import compare
 
     out = sys.stderr if str(args.json) == "-" else sys.stdout
@@ -78,25 +82,65 @@ def finish(
         changes = compare.compare(old, found)
         hindered = compare.obstacles(old, found)
         found["comparison"] = {
-            "with": str(args.compare),
+            "with": args.compare.name,
             "when": old["when"],
             "obstacles": hindered,
             "changes": [change.as_dict() for change in changes],
         }
-        echo(f"\nagainst {args.compare} of {old['when']}:", file=out)
-        for line in compare.lines(changes, hindered):
-            colour = {"worse": "31", "better": "32"}.get(line.split("  ")[0].strip())
-            line = paint(line, colour, out) if colour else line
-            echo(f"  {line}", file=out, styled=True)
+    tell(found, out)
+    _write(found, page, args, parts)
+    bad = found["problems"] or any(change.verdict == "worse" for change in changes)
+    return Exit.REFUSED if bad else Exit.OK
+
+
+def tell(found: dict[str, Any], out: TextIO) -> None:
+    """Print what stands below the table: the comparison, and what its reader must know."""
+    from llcuda_net.bench.statistics import compare
+
+    if "comparison" in found:
+        told = found["comparison"]
+        echo(f"\nagainst {told['with']} of {told['when']}:", file=out)
+        changes = [compare.Change.from_dict(each) for each in told["changes"]]
+        for line in compare.lines(changes, told["obstacles"]):
+            verdict(line, out)
     for caution in found["cautions"]:
         echo(f"\n{paint('note:', '33', out)} {caution}", file=out, styled=True)
     for problem in found["problems"]:
         echo(f"\n{paint('INVALID:', '31', out)} {problem}", file=out, styled=True)
+
+
+def verdict(line: str, out: TextIO) -> None:
+    """Print a line of a comparison: worse in red, better in green."""
+    colour = {"worse": "31", "better": "32"}.get(line.split("  ")[0].strip())
+    echo(f"  {paint(line, colour, out) if colour else line}", file=out, styled=True)
+
+
+def _write(
+    found: dict[str, Any],
+    page: Callable[[], str],
+    args: argparse.Namespace,
+    parts: Sequence[Part],
+) -> None:
+    """Make the document a record, and write what is asked for."""
+    if args.json is None and args.html is None and args.requests is None:
+        return
+    from dataclasses import asdict
+
+    from llcuda_net.bench.record import requests, seal
+    from llcuda_net.bench.record.privacy import Scrubber
+    from llcuda_net.bench.report import document
+    from llcuda_net.bench.workload.validity import Bounds
+
+    found["bounds"] = asdict(Bounds(lag=args.max_lag))
+    if args.note is not None:
+        found["note"] = args.note
+    if args.requests is not None:
+        scrubber = Scrubber(seal.hosts(found))
+        found["requests"] = requests.write(args.requests, parts, scrubber)
+    seal.seal(found)
     if args.json is not None:
         document.write(args.json, found)
     if args.html is not None:
         from llcuda_net.bench.report.page import write
 
         write(Path(args.html), page())
-    bad = found["problems"] or any(change.verdict == "worse" for change in changes)
-    return Exit.REFUSED if bad else Exit.OK

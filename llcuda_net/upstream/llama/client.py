@@ -126,6 +126,11 @@ class LlamaServer:
         """Close the connections that are kept."""
         await self._origin.aclose()
 
+    @property
+    def origin(self) -> Origin:
+        """Where short requests go, for those of which this class knows nothing."""
+        return self._origin
+
     # -- short requests -----------------------------------------------------------------------
 
     async def ask(self) -> Properties:

@@ -63,6 +63,7 @@ async def test_each_upstream(autojump_clock: object) -> None:
             "releasing": 0,
             "kv_cache": "unknown",
             "context": 1024,
+            "fingerprint": {"name": "fake", "build": "test"},
             "restarts": 0,
             "failures": 0,
             "failovers": 0,

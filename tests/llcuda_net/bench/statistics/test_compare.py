@@ -87,7 +87,7 @@ def test_documents_are_read_back(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     found = made(ttft=[1.0])
     document.write(file, found)
-    assert document.read(file) == found
+    assert document.read(file, trusting=True) == found
     for text in ("", "[]", "{}", '{"format": "llcuda-measure", "version": 99}'):
         file.write_text(text)
         with pytest.raises(ConfigError):

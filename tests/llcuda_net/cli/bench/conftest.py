@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from llcuda_net.bench.report import document
 from llcuda_net.cli.main import main
 from tools import synthetic_upstream
 
@@ -42,6 +43,8 @@ def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Bench:
             code = int(error.code or 0)
         printed = capsys.readouterr()
         found = json.loads(file.read_text()) if file.exists() else {}
+        if found:
+            assert not document.faults(found)  # as bench/record/schema.json says
         return code, found, printed.out + printed.err
 
     return run

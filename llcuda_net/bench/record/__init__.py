@@ -1,0 +1,18 @@
+"""What a measurement leaves: a document by a published schema, and every request's times.
+
+Nothing here is guessed: what is not known is null, and `unknown` beside it says why.
+
+machine      the computer that measured
+source       llcuda's own version and commit, and the packages that bear on the figures
+graphics     the graphics processors
+served       what was measured, as far as it says
+privacy      hosts, paths and keys are taken out of what is written
+canonical    the one text of a document (RFC 8785), and its digest
+schema       whether a document is as `schema.json` says
+requests     every request's times, as JSONL or CSV
+consistency  whether a document agrees with itself
+recompute    the figures again, from every request's times
+badge        a document's figures in one line, and as a picture
+
+It imports `statistics`, and what `bench` may.
+"""
