@@ -5,6 +5,7 @@ It imports `batch` (records, targets, messages between ranks) and what is below 
 
 workload      when to send what, fixed before the run; sending it; whether the run counts
 statistics    what a sample supports: estimates, fits, comparisons
+record        what a measurement leaves: a document by a schema, every request's times
 report        JSON, tables for terminals, plots and pages
 noop          a server that computes nothing, to measure the client
 runs          the measurements themselves, and what they start

@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets.interface import Answer, Target
 from llcuda_net.bench.record.requests import Part, parts_of
-from llcuda_net.bench.record.workload import workload
+from llcuda_net.bench.record.sent import sent
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs.latency import LatencyBench, Load
 from llcuda_net.bench.runs.settings import Access, Kernels, Request, Settings
@@ -102,8 +102,8 @@ def write(
     note: str | None = None,
 ) -> Path:
     """What a command does at its end, without a table."""
-    sent = workload(bench.settings.request)
-    found = document.begin(f"llcuda bench {kind}", argv, 1, bench.as_dict(), workload=sent)
+    what = sent(bench.settings.request)
+    found = document.begin(f"llcuda bench {kind}", argv, 1, bench.as_dict(), sent=what)
     found["machine"]["processor"] = "a processor"
     found["source"] = {"commit": "0" * 40, "modified": False, "unknown": {}}
     bench.figures(found)

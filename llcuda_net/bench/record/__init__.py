@@ -6,9 +6,12 @@ machine      the computer that measured
 source       llcuda's own version and commit, and the packages that bear on the figures
 graphics     the graphics processors
 served       what was measured, as far as it says
+sent         what was sent, with a digest
 privacy      hosts, paths and keys are taken out of what is written
 canonical    the one text of a document (RFC 8785), and its digest
 schema       whether a document is as `schema.json` says
+seal         the last steps before a document is written
+differences  what two documents are of, and where it is not the same
 requests     every request's times, as JSONL or CSV
 consistency  whether a document agrees with itself
 recompute    the figures again, from every request's times

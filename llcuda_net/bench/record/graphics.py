@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
+
+from llcuda_net.bench.energy import nvml
 
 
 def gpus() -> dict[str, Any]:
     """The driver, and each GPU; null with a reason in `unknown` where that is not known."""
-    try:
-        nvml: Any = import_module("llcuda_net.bench.energy.nvml")
-    except ModuleNotFoundError:
-        why = "this llcuda has no part that asks NVML"
-        names = ("devices", "driver", "cuda")
-        return {**dict.fromkeys(names), "unknown": dict.fromkeys(names, why)}
     found = nvml.facts()
     unknown = {}
     if not found.gpus:

@@ -40,7 +40,7 @@ def begin(
     seed: int,
     settings: dict[str, Any],
     *,
-    workload: dict[str, Any] | None = None,
+    sent: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A document before the run: everything but the figures.
 
@@ -48,7 +48,7 @@ def begin(
         tool: its file, or the words of its command.
         argv: its arguments, as they were given; without user and password of URLs.
         settings: what the run was asked to do; two runs of equal settings may be compared.
-        workload: name, version and digest of what is sent; None where no server is asked.
+        sent: what is sent, with a digest; None where no server is asked.
     """
     return {
         "$schema": schema.ID,
@@ -60,7 +60,7 @@ def begin(
         "command": [*tool.split(), *(re.sub(r"(?<=://)[^/\s]*@", "", each) for each in argv)],
         "seed": seed,
         "settings": settings,
-        "workload": workload,
+        "sent": sent,
         "machine": machine(),
         "gpus": gpus(),
         "versions": versions(),

@@ -4,31 +4,44 @@ Two runs of the same thing differ by more than the requests within one run show.
 compared by the repetitions of whole runs, by Welch's test; where there are too few of them, the
 answer is that nothing can be told. Several figures are judged at once, so each must be surer
 (S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979).
+
+What is compared is the ratio, so the test is of logarithms where all values are above 0: the
+interval is that of the ratio of geometric means, and knows how uncertain the old one is, too.
+
+That no difference is seen does not mean that two agree. They do where the ratio's interval lies
+within a margin (D. Schuirmann, "A Comparison of the Two One-Sided Tests Procedure and the Power
+Approach for Assessing the Equivalence of Average Bioavailability", 1987; with an interval of 95 %
+in place of his 90 %, which is the stricter).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from llcuda_net.bench.statistics.estimates import CONFIDENCE, Estimate, welch
+from llcuda_net.bench.statistics.estimates import CONFIDENCE, Difference, Estimate, welch
 from llcuda_net.util.numbers import plain, probability
 
 #: Least relative change that is reported, however sure.
 RELEVANT = 0.02
+#: The margin within which two figures agree.
+WITHIN = 0.10
+CANNOT_TELL = "cannot tell"
 #: Figures of which more is better; of all others (times) less is.
 _MORE_IS_BETTER = (
     *("tokens_per_s", "requests_per_s", "searches_per_s", "vectors_per_s"),
     *("goodput", "speedup", "efficiency"),
 )
+Repetitions = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One figure's verdict: "better", "worse" or "cannot tell".
+    """One figure's verdict: "better", "worse" or "cannot tell"; or "agree" or "differ".
 
     Attributes:
         old, new: means of the repetitions.
@@ -59,95 +72,140 @@ class Change:
         return cls(**{**found, "relative": Estimate.from_dict(found["relative"])})
 
 
-def obstacles(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Why the two cannot be compared at all: one line each."""
-    found = []
-    if measurement(old["tool"]) != measurement(new["tool"]):
-        found.append(f"the old one is of {old['tool']}, the new one of {new['tool']}")
-    for which, document in (("old", old), ("new", new)):
-        if document["problems"]:
-            found.append(f"the {which} run was INVALID: {document['problems'][0]}")
-    for name in sorted({*old["settings"], *new["settings"]}):
-        a, b = old["settings"].get(name), new["settings"].get(name)
-        if a != b:
-            found.append(f"{name} differs: {a} and {b}")
-    for name in ("processor", "cores"):
-        a, b = old["machine"].get(name), new["machine"].get(name)
-        if a != b:
-            found.append(f"the machines differ: {name} {a} and {b}")
+def compare(old: Repetitions, new: Repetitions, hindered: Sequence[str] = ()) -> list[Change]:
+    """Every figure that both have.
+
+    Args:
+        hindered: why nothing can be told of any of them.
+    """
+    return compare_all(old, [new], [hindered])[0]
+
+
+def compare_all(
+    old: Repetitions, others: Sequence[Repetitions], hindered: Sequence[Sequence[str]]
+) -> list[list[Change]]:
+    """Several runs, each against the old one: all their figures are judged together.
+
+    Args:
+        hindered: of each, why nothing can be told of it; what is hindered is not judged, and makes
+            the others no less sure.
+    """
+    found: list[list[Change]] = [[] for _ in others]
+    judged: list[tuple[float, int, int]] = []
+    for which, new in enumerate(others):
+        for figure, before, after in _both(old, new):
+            change, p = _change(figure, before, after)
+            if hindered[which]:
+                change = replace(change, verdict=CANNOT_TELL, why=hindered[which][0])
+            else:
+                judged.append((p, which, len(found[which])))
+            found[which].append(change)
+    for p, which, place in _unsure(judged):
+        change = found[which][place]
+        if change.verdict != CANNOT_TELL:
+            why = f"p {probability(p)}, not enough among {len(judged)} figures"
+            found[which][place] = replace(change, verdict=CANNOT_TELL, why=why)
     return found
 
 
-def measurement(tool: str) -> str:
-    """What a tool measures: "latency" of tools/bench_latency.py and of `llcuda bench latency`."""
-    return tool.split()[-1].rpartition("/")[2].removeprefix("bench_").removesuffix(".py")
+def agreement(old: Repetitions, new: Repetitions, within: float = WITHIN) -> list[Change]:
+    """Whether two runs have the same figures: "agree", "differ" or "cannot tell".
 
-
-def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
-    """Every figure that both documents have in their `repetitions`.
-
-    Returns:
-        the changes; all "cannot tell" where `obstacles` finds any.
+    Args:
+        within: the margin, as a share.
     """
-    hindered = obstacles(old, new)
-    pending: list[tuple[float, Change]] = []
-    for figure, before in old.get("repetitions", {}).items():
-        after = new.get("repetitions", {}).get(figure)
-        if after and before:
-            pending.append(_change(figure, before, after, hindered))
-    pending.sort(key=lambda item: item[0])
-    found = []
+    found: list[Change] = []
+    judged: list[tuple[float, int, int]] = []
+    for figure, before, after in _both(old, new):
+        change, p = _change(figure, before, after)
+        relative = change.relative
+        if relative.low is None or relative.high is None:
+            found.append(replace(change, verdict=CANNOT_TELL))
+            continue
+        apart = max(abs(relative.low), abs(relative.high))
+        judged.append((p, 0, len(found)))
+        if apart <= within:
+            found.append(replace(change, verdict="agree", why=f"at most {apart:.1%} apart"))
+        elif relative.low <= 0 <= relative.high:
+            why = f"no difference is seen, but one of {apart:.0%} could be there"
+            found.append(replace(change, verdict=CANNOT_TELL, why=why))
+        else:
+            found.append(replace(change, verdict="differ", why=""))
+    for p, _, place in _unsure(judged):
+        if found[place].verdict == "differ":
+            why = f"p {probability(p)}, not enough among {len(judged)} figures"
+            found[place] = replace(found[place], verdict=CANNOT_TELL, why=why)
+    return found
+
+
+def _both(
+    old: Repetitions, new: Repetitions
+) -> Iterator[tuple[str, Sequence[float], Sequence[float]]]:
+    for figure, before in old.items():
+        after = new.get(figure)
+        if before and after:
+            yield figure, before, after
+
+
+def _unsure(judged: list[tuple[float, int, int]]) -> Iterator[tuple[float, int, int]]:
+    """Those that Holm's procedure does not accept at CONFIDENCE."""
     sure = True
-    for place, (p, change) in enumerate(pending):
-        # Holm: the surest figure must pass the strictest bound; none passes after one that fails.
-        sure = sure and p <= (1 - CONFIDENCE) / (len(pending) - place)
-        if not sure and change.verdict != "cannot tell":
-            change = Change(
-                change.figure,
-                "cannot tell",
-                change.old,
-                change.new,
-                change.relative,
-                f"p {probability(p)}, not enough among {len(pending)} figures",
-            )
-        found.append(change)
-    order = list(old.get("repetitions", {}))
-    return sorted(found, key=lambda change: order.index(change.figure))
+    for place, one in enumerate(sorted(judged)):
+        # The surest figure must pass the strictest bound; none passes after one that fails.
+        sure = sure and one[0] <= (1 - CONFIDENCE) / (len(judged) - place)
+        if not sure:
+            yield one
 
 
-def _change(
-    figure: str, before: list[float], after: list[float], hindered: list[str]
-) -> tuple[float, Change]:
+def _change(figure: str, before: Sequence[float], after: Sequence[float]) -> tuple[Change, float]:
+    """The verdict on a figure by itself, and the probability of as much by chance alone."""
     old, new = float(np.mean(before)), float(np.mean(after))
-    relative = Estimate((new - old) / old if old else math.nan)
-    if not math.isfinite(relative.value):
-        relative = Estimate(0.0)
-    if hindered:
-        return 1.0, Change(figure, "cannot tell", old, new, relative, hindered[0])
-    difference = welch(before, after)
-    if difference is None:
+    change = Change(figure, CANNOT_TELL, old, new, Estimate(0.0))
+    found = ratio(before, after)
+    if found is None:
+        value = (new - old) / old if old else math.nan
+        relative = Estimate(value if math.isfinite(value) else 0.0)
         why = "of one run each nothing is known of how runs differ: use --repeats 5"
         if min(len(before), len(after)) >= 2:
             why = "the repetitions do not differ at all"
-        return 1.0, Change(figure, "cannot tell", old, new, relative, why)
-    low, high = difference.estimate.low, difference.estimate.high
+        return replace(change, relative=relative, why=why), 1.0
+    low, high = found.estimate.low, found.estimate.high
     assert low is not None
     assert high is not None
-    ends = sorted((low / old, high / old))
-    relative = Estimate(relative.value, ends[0], ends[1])
-    if ends[0] <= 0 <= ends[1]:
-        return difference.p, Change(
-            figure, "cannot tell", old, new, relative, "the interval holds no change, too"
-        )
-    if abs(relative.value) < RELEVANT:
-        why = f"under {RELEVANT:.0%} either way"
-        return difference.p, Change(figure, "cannot tell", old, new, relative, why)
+    change = replace(change, relative=found.estimate)
+    if low <= 0 <= high:
+        return replace(change, why="the interval holds no change, too"), found.p
+    if abs(found.estimate.value) < RELEVANT:
+        return replace(change, why=f"under {RELEVANT:.0%} either way"), found.p
     more = figure.split()[0] in _MORE_IS_BETTER
-    better = (relative.value > 0) == more
-    return difference.p, Change(figure, "better" if better else "worse", old, new, relative)
+    better = (found.estimate.value > 0) == more
+    return replace(change, verdict="better" if better else "worse"), found.p
 
 
-def lines(changes: list[Change], hindered: list[str]) -> list[str]:
+def ratio(before: Sequence[float], after: Sequence[float]) -> Difference | None:
+    """How much greater the new ones are, as a share of the old; None where nothing is known of it.
+
+    Of values that may be 0 or less it is the difference of the means over the old mean.
+    """
+    if min(*before, *after) > 0:
+        found = welch([math.log(v) for v in before], [math.log(v) for v in after])
+        if found is None:
+            return None
+        e = found.estimate
+        ends = [None if each is None else math.expm1(each) for each in (e.low, e.high)]
+        return Difference(Estimate(math.expm1(e.value), *ends), found.p)
+    old = float(np.mean(before))
+    found = welch(before, after)
+    if found is None or not old:
+        return None
+    e = found.estimate
+    assert e.low is not None
+    assert e.high is not None
+    low, high = sorted((e.low / old, e.high / old))
+    return Difference(Estimate(e.value / old, low, high), found.p)
+
+
+def lines(changes: Sequence[Change], hindered: Sequence[str]) -> list[str]:
     """The verdicts for a terminal."""
     out = [f"cannot compare: {reason}" for reason in hindered]
     if not changes:

@@ -116,7 +116,7 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
     need_extra()
 
     from llcuda_net.bench.record.requests import parts_of
-    from llcuda_net.bench.record.workload import workload
+    from llcuda_net.bench.record.sent import sent
     from llcuda_net.bench.report import document, latency
     from llcuda_net.bench.runs.latency import STARTED, Direct, LatencyBench, Load
     from llcuda_net.cli.progress import Ticker
@@ -151,8 +151,8 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
     logs.configure("error")
     ticker = Ticker()
     bench = LatencyBench(settings, load, direct, ticker.say)
-    sent = workload(settings.request)
-    found = document.begin(tool.name, argv, args.seed, bench.as_dict(), workload=sent)
+    what = sent(settings.request)
+    found = document.begin(tool.name, argv, args.seed, bench.as_dict(), sent=what)
     try:
         run_async(bench.run)
     finally:

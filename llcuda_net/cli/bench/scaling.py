@@ -123,7 +123,7 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool, parser: Parser) 
     # Before the load, which it describes; a sweep's child leaves it to its parent.
     found: dict[str, Any] = {}
     if args.point is None:
-        found = document.begin(tool.name, argv, args.seed, work.settings, workload=work.sent)
+        found = document.begin(tool.name, argv, args.seed, work.settings, sent=work.sent)
     if args.sweep:
         points = work.sweep()
     else:
@@ -158,7 +158,7 @@ class _Work:
         rate: the figure that is to grow.
         point: one point, as every rank runs it.
         sweep: starts the points, and gives their figures.
-        sent: the workload, for the document.
+        sent: what is sent, for the document.
     """
 
     settings: dict[str, Any]
@@ -169,7 +169,7 @@ class _Work:
 
 
 def _requests(args: argparse.Namespace, tool: Tool) -> _Work:
-    from llcuda_net.bench.record.workload import workload
+    from llcuda_net.bench.record.sent import sent
     from llcuda_net.bench.runs import ranks
 
     settings = options.settings_of(args, tool)
@@ -180,7 +180,7 @@ def _requests(args: argparse.Namespace, tool: Tool) -> _Work:
         "tokens_per_s",
         lambda communicator, say: ranks.point(communicator, settings, load, say),
         lambda: _sweep(args, settings, load),
-        workload(settings.request),
+        sent(settings.request),
     )
 
 

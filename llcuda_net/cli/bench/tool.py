@@ -72,6 +72,7 @@ def finish(
     Raises:
         ConfigError: a file cannot be written.
     """
+    from llcuda_net.bench.record.differences import obstacles
     from llcuda_net.bench.statistics import compare
 
     out = sys.stderr if str(args.json) == "-" else sys.stdout
@@ -79,8 +80,8 @@ def finish(
     for line in lines:
         echo(line, file=out)
     if old is not None:
-        changes = compare.compare(old, found)
-        hindered = compare.obstacles(old, found)
+        hindered = obstacles(old, found)
+        changes = compare.compare(old["repetitions"], found["repetitions"], hindered)
         found["comparison"] = {
             "with": args.compare.name,
             "when": old["when"],

@@ -24,7 +24,7 @@ def test_documents_are_records(tmp_path: Path) -> None:
         found = document.read(file)
         assert document.faults(found) == []
         assert found["served_here"] is True
-        assert found["workload"]["name"] == "one prompt"
+        assert found["sent"]["described"] == "one prompt"
 
 
 def test_nothing_personal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,97 +2,116 @@
 
 from __future__ import annotations
 
-import copy
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
-from llcuda_net.bench.report import document
 from llcuda_net.bench.statistics import compare
-from llcuda_net.errors import ConfigError
+from llcuda_net.bench.statistics.compare import Change
+
+OLD, SLOWER = [10.0, 10.1, 9.9], [20.0, 20.1, 19.9]
 
 
-def made(**repetitions: list[float]) -> dict[str, Any]:
-    given = ["--rate", "5", "--direct=http://me:s3cret@host:1/x"]
-    found = document.begin("tools/x.py", given, 1, {"rate": 5.0})
-    assert found["command"] == ["tools/x.py", "--rate", "5", "--direct=http://host:1/x"]
-    found["repetitions"] = repetitions
-    return found
-
-
-def verdicts(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def verdicts(old: dict[str, list[float]], new: dict[str, list[float]]) -> list[str]:
     return [change.verdict for change in compare.compare(old, new)]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "verdict"),
     [
-        ([10.0, 10.1, 9.9], [20.0, 20.1, 19.9], "worse"),
-        ([20.0, 20.1, 19.9], [10.0, 10.1, 9.9], "better"),
-        ([10.0, 10.1, 9.9], [10.02, 10.12, 9.92], "cannot tell"),
+        (OLD, SLOWER, "worse"),
+        (SLOWER, OLD, "better"),
+        (OLD, [10.02, 10.12, 9.92], "cannot tell"),
         ([10.0, 14.0, 6.0], [12.0, 16.0, 8.0], "cannot tell"),
         ([10.0], [20.0], "cannot tell"),
         ([10.0, 10.0], [20.0, 20.0], "cannot tell"),
+        ([-1.0, 1.1, 0.9], [20.0, 20.1, 19.9], "worse"),  # which has no logarithm
+        ([0.0, 0.0], [0.0, 1.0], "cannot tell"),
     ],
 )
 def test_times(old: list[float], new: list[float], verdict: str) -> None:
-    assert verdicts(made(ttft=old), made(ttft=new)) == [verdict]
+    assert verdicts({"ttft": old}, {"ttft": new}) == [verdict]
 
 
 def test_of_throughput_more_is_better() -> None:
     old, new = [100.0, 101.0, 99.0], [150.0, 151.0, 149.0]
     figure = "tokens_per_s at 4"
-    assert verdicts(made(**{figure: old}), made(**{figure: new})) == ["better"]
-    assert verdicts(made(**{figure: new}), made(**{figure: old})) == ["worse"]
+    assert verdicts({figure: old}, {figure: new}) == ["better"]
+    assert verdicts({figure: new}, {figure: old}) == ["worse"]
 
 
 def test_a_change_that_is_sure_and_does_not_matter_is_none() -> None:
     old, new = [100.0, 100.01, 99.99], [100.5, 100.51, 100.49]
-    (change,) = compare.compare(made(ttft=old), made(ttft=new))
+    (change,) = compare.compare({"ttft": old}, {"ttft": new})
     assert (change.verdict, change.why) == ("cannot tell", "under 2% either way")
 
 
 def test_runs_of_the_same_seldom_differ() -> None:
-    """Of 60 pairs of equal runs, with five figures each, some 5 % may find anything."""
+    """Of 60 times four runs of the same, with five figures each, some 5 % may find anything."""
     rng = np.random.default_rng(1)
     wrong = 0
     for _ in range(60):
-        runs = [made(**{f"f{i}": list(rng.normal(100, 10, 5)) for i in range(5)}) for _ in range(2)]
-        wrong += any(v != "cannot tell" for v in verdicts(*runs))
+        runs = [{f"f{i}": list(rng.normal(100, 10, 5)) for i in range(5)} for _ in range(4)]
+        changes = compare.compare_all(runs[0], runs[1:], [[], [], []])
+        wrong += any(c.verdict != "cannot tell" for found in changes for c in found)
     assert wrong <= 60 * 0.05 + 4  # two standard errors
 
 
-def test_what_differs_is_not_compared() -> None:
-    old, new = made(ttft=[1.0, 1.1, 0.9]), made(ttft=[2.0, 2.1, 1.9])
-    assert verdicts(old, new) == ["worse"]
-    for name, value in (
-        ("settings", {"rate": 6.0}),
-        ("machine", {**new["machine"], "processor": "another"}),
-        ("tool", "tools/y.py"),
-        ("problems", ["the client could not keep up"]),
-    ):
-        other = copy.deepcopy(new)
-        other[name] = value
-        assert compare.obstacles(old, other)
-        assert verdicts(old, other) == ["cannot tell"]
-    assert "cannot tell" in compare.lines([], [])[0]
-    same = {**new, "tool": "llcuda bench x"}  # the same measurement by its other name
-    assert verdicts({**old, "tool": "tools/bench_x.py"}, same) == ["worse"]
-    assert compare.lines(compare.compare(old, new), [])[0].startswith("worse")
+def test_the_interval_holds_the_ratio() -> None:
+    """Two servers, one 1.3 times as slow, five repetitions each that vary by 15 %."""
+    rng = np.random.default_rng(2)
+    held = 0
+    for _ in range(400):
+        old, new = rng.lognormal(0, 0.15, 5), 1.3 * rng.lognormal(0, 0.15, 5)
+        found = compare.ratio(list(old), list(new))
+        assert found is not None
+        low, high = found.estimate.low, found.estimate.high
+        assert low is not None
+        assert high is not None
+        held += low <= 0.3 <= high
+    assert 0.92 <= held / 400 <= 0.98
 
 
-def test_documents_are_read_back(tmp_path: Path) -> None:
-    file = tmp_path / "a.json"
-    found = made(ttft=[1.0])
-    document.write(file, found)
-    assert document.read(file, trusting=True) == found
-    for text in ("", "[]", "{}", '{"format": "llcuda-measure", "version": 99}'):
-        file.write_text(text)
-        with pytest.raises(ConfigError):
-            document.read(file)
-    with pytest.raises(ConfigError):
-        document.read(tmp_path / "none")
-    with pytest.raises(ConfigError):
-        document.write(tmp_path / "no" / "folder", found)
+def test_holm_over_all_that_are_compared() -> None:
+    """What is sure enough by itself is not among many; the surest needs the strictest bound."""
+    old = {"a": [10.0, 10.4, 9.6, 10.2, 9.8]}
+    near = {"a": [10.5, 10.9, 10.1, 10.7, 10.3]}  # p = 0.04
+    assert verdicts(old, near) == ["worse"]
+    both = compare.compare_all(old, [near, {"a": [10.1, 10.3, 9.7, 10.2, 9.8]}], [[], []])
+    assert [found[0].verdict for found in both] == ["cannot tell", "cannot tell"]
+    assert both[0][0].why.endswith(", not enough among 2 figures")
+    # What is hindered is not judged, and does not count.
+    hindered = compare.compare_all(old, [near, old], [[], ["it is of another model"]])
+    assert hindered[0][0].verdict == "worse"
+    assert hindered[1][0].why == "it is of another model"
+
+
+def test_agreement_needs_an_interval_within_the_margin() -> None:
+    old = {"a": [10.0, 10.1, 9.9, 10.05, 9.95]}
+
+    def told(new: list[float], within: float = 0.1) -> Change:
+        (found,) = compare.agreement(old, {"a": new, "b": [1.0]}, within)
+        return found
+
+    same = told([10.1, 10.2, 10.0, 10.15, 10.05])
+    assert same.verdict == "agree"
+    assert same.why.startswith("at most 2.")
+    assert told([10.1, 10.2, 10.0, 10.15, 10.05], 0.001).verdict == "cannot tell"
+    assert told([20.0, 20.1, 19.9, 20.05, 19.95]).verdict == "differ"
+    noisy = told([5.0, 15.0, 10.0, 8.0, 12.0])
+    assert noisy.verdict == "cannot tell"
+    assert "could be there" in noisy.why
+    assert told([10.0]).verdict == "cannot tell"
+    assert "--repeats" in told([10.0]).why
+
+
+def test_lines() -> None:
+    changes = compare.compare({"ttft p50": OLD}, {"ttft p50": SLOWER})
+    (line,) = compare.lines(changes, [])
+    assert line.startswith("worse        ttft p50")
+    assert "10 -> 20" in line
+    assert "+100.0% (+95" in line
+    assert compare.lines([], ["no"]) == [
+        "cannot compare: no",
+        "cannot tell: the two runs have no figure in common",
+    ]
+    assert [Change.from_dict(change.as_dict()) for change in changes] == changes

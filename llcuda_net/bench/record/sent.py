@@ -13,7 +13,7 @@ from llcuda_net.bench.workload import prompts
 _FIRST = 512
 
 
-def workload(request: Request) -> dict[str, Any]:
+def sent(request: Request) -> dict[str, Any]:
     """What a document says of it.
 
     Raises:
@@ -23,8 +23,7 @@ def workload(request: Request) -> dict[str, Any]:
     asked = [found[number] for number in range(min(_FIRST, len(found)))]
     params = {k: v for k, v in request.params.items() if k not in ("seed", "cache_prompt")}
     return {
-        "name": found.described,
-        "version": None,
+        "described": found.described,
         "seed": request.seed,
         "sha256": hashlib.sha256(canonical([asked, params])).hexdigest(),
     }
