@@ -3,6 +3,7 @@
 A target decides nothing about schedules or outcomes. It imports `client` and `upstream`.
 
 facts       what a server says of itself, for records
+asking      asks it
 interface   what every target does
 gateway     an llcuda-server
 llama       a llama-server, by its own /completion

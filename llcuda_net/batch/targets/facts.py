@@ -1,7 +1,7 @@
 """What a server says of itself and of its model, for records: nothing is guessed.
 
 Every kind of server tells other things in other places; here each becomes the same map. What is not
-told is None, and `unknown` names it with the reason.
+told is None, and `unknown` names it with the reason. No I/O: `asking` asks.
 
 Sources: llama.cpp's tools/server/README.md (/props, /v1/models); Ollama's docs/api.md
 (/api/version, /api/show, /api/tags); vLLM's OpenAI-compatible server (/version, `max_model_len`);
@@ -15,18 +15,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
-import msgspec
-
-from llcuda_net.errors import RequestError
-from llcuda_net.upstream.llama.transport.origin import Origin
-
 #: Asks for a JSON object by path, with a body by POST; empty where the server gives none.
 JsonOf = Callable[[str, Any], Awaitable[dict[str, Any]]]
 
 _SILENT = "the server does not say"
 _FLAGS = "the server does not tell how it was started"
-#: Seconds for each answer.
-_TIMEOUT = 5.0
 #: Characters of a chat template that are hashed.
 _TEMPLATE = 1 << 20
 #: Of the model, what is asked for.
@@ -43,22 +36,6 @@ _LLAMA_FLAGS = (
     "ui",
     "is_sleeping",
 )
-
-
-def asking(origin: Origin) -> JsonOf:
-    """Asks a server: what it refuses, or answers with anything but an object, is not told."""
-
-    async def ask(path: str, body: Any) -> dict[str, Any]:
-        try:
-            status, _, content = await origin.get(
-                "GET" if body is None else "POST", path, body, timeout=_TIMEOUT
-            )
-            found = msgspec.json.decode(content) if status == 200 else {}
-        except (RequestError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    return ask
 
 
 def facts(

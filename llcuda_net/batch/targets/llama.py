@@ -6,6 +6,7 @@ from typing import Any
 
 from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets import facts
+from llcuda_net.batch.targets.asking import asking
 from llcuda_net.batch.targets.interface import About, Answer, Clock, embedded, overloaded_when_busy
 from llcuda_net.upstream.constraints.checks import Checks, as_sent
 from llcuda_net.upstream.interface import CompletionEvent
@@ -34,7 +35,7 @@ class LlamaTarget:
             RequestError: it does not say.
         """
         found = await self._server.ask()
-        told = await facts.of_llama(facts.asking(self._server.origin))
+        told = await facts.of_llama(asking(self._server.origin))
         version = f"llama-server {found.build}".strip()
         return About(found.model, found.slots, version, "llama", told["context"], told)
 

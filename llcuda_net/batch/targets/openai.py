@@ -14,6 +14,7 @@ import trio
 
 from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets import facts
+from llcuda_net.batch.targets.asking import asking
 from llcuda_net.batch.targets.chat_stream import ChatParser, Usage
 from llcuda_net.batch.targets.interface import About, Answer, Clock, embedded, overloaded_when_busy
 from llcuda_net.config.upstreams import BaseUrl
@@ -111,7 +112,7 @@ class OpenAITarget:
 
     async def about(self) -> About:
         """The model, and who says to own it; such a server does not say its slots."""
-        told = await facts.of_openai(facts.asking(self._origin), self._model or "")
+        told = await facts.of_openai(asking(self._origin), self._model or "")
         owner = f" ({self._owner})" if self._owner else ""
         version = f"OpenAI-compatible server{owner}"
         return About(self._model or "unknown", None, version, "openai", told["context"], told)

@@ -1,29 +1,29 @@
-"""What was sent, by name and by a digest of the requests themselves."""
+"""What was sent, with a digest of the requests themselves."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from typing import Any
 
 from llcuda_net.bench.record.canonical import canonical
 from llcuda_net.bench.runs.settings import Request
-from llcuda_net.bench.workload import prompts
 
-#: Requests over which the digest goes.
-_FIRST = 512
+#: Sessions over whose first requests the digest goes.
+_FIRST = 64
 
 
 def sent(request: Request) -> dict[str, Any]:
     """What a document says of it.
 
     Raises:
-        ConfigError: the prompts are wrong.
+        ConfigError: there is no such workload, or prompts or trace cannot be used.
     """
-    found = prompts.parse(request.prompts, seed=request.seed)
-    asked = [found[number] for number in range(min(_FIRST, len(found)))]
-    params = {k: v for k, v in request.params.items() if k not in ("seed", "cache_prompt")}
+    work = request.what.work()
+    asked = [asdict(work.session(number).first()) for number in range(_FIRST)]
+    how = [request.max_tokens, request.natural_ends]
     return {
-        "described": found.described,
+        "described": work.described,
         "seed": request.seed,
-        "sha256": hashlib.sha256(canonical([asked, params])).hexdigest(),
+        "sha256": hashlib.sha256(canonical([asked, how])).hexdigest(),
     }

@@ -37,8 +37,8 @@ def source() -> dict[str, Any]:
         commit, changed = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
         if commit:
             modified = None if changed is None else bool(changed)
-            why = {} if modified is not None else {"modified": "git does not say"}
-            return {"commit": commit, "modified": modified, "unknown": why}
+            silent = {} if modified is not None else {"modified": "git does not say"}
+            return {"commit": commit, "modified": modified, "unknown": silent}
         why = "this is a clone, and git does not say its commit"
         return {"commit": None, "modified": None, "unknown": {"commit": why, "modified": why}}
     commit = _installed()

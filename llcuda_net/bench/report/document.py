@@ -21,7 +21,17 @@ from llcuda_net.bench.record.source import source, versions
 from llcuda_net.errors import ConfigError
 from llcuda_net.util.terminal import echo
 
-__all__ = ["VERSION", "begin", "cores", "measurement", "read", "write"]
+__all__ = [
+    "VERSION",
+    "begin",
+    "cores",
+    "faults",
+    "machine",
+    "measurement",
+    "read",
+    "versions",
+    "write",
+]
 
 #: Grows when a program that reads the documents would have to be changed.
 VERSION = 2

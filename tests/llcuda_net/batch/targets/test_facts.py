@@ -88,7 +88,8 @@ async def test_vllm_lm_studio_and_strangers() -> None:
     assert (found["model"]["quantisation"], found["context"]) == ("4bit", None)
 
     nonsense = {"data": [None, {"id": 3}, {"id": "m", "owned_by": 5}]}
-    for told in ({}, {"data": {}}, {"data": 3}, nonsense):
+    strange: list[dict[str, Any]] = [{}, {"data": {}}, {"data": 3}, nonsense]
+    for told in strange:
         found = await facts.of_openai(asking(v1_models=told, api_v0_models=told), "n")
         complete(found)
         assert (found["software"], found["model"]["name"]) == (None, "n")
@@ -121,5 +122,6 @@ async def test_an_llcuda_server_and_what_is_behind_it() -> None:
     complete(by_http)
     assert by_http["model"]["sha256"] == "cd" * 32
     assert (by_http["version"], by_http["slots"]) == ("0.2", 5)
-    for nothing in ({}, {"upstreams": 3, "server": "noop"}, {"upstreams": [3]}):
+    strange: list[dict[str, Any]] = [{}, {"upstreams": 3, "server": "noop"}, {"upstreams": [3]}]
+    for nothing in strange:
         complete(facts.of_gateway(nothing))

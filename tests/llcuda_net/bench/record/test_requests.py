@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 from array import array
@@ -50,7 +51,7 @@ def test_lines_are_read_back(tmp_path: Path) -> None:
         requests.read(file, told["sha256"], told["runs"])
     for wrong in ("[]", "{}", "x", '{"run": 9}', '{"run": 1, "number": 1}', "9" * 5000):
         file.write_text(wrong)
-        digest = requests.hashlib.sha256(wrong.encode()).hexdigest()
+        digest = hashlib.sha256(wrong.encode()).hexdigest()
         with pytest.raises(ConfigError, match="line 1: no request"):
             requests.read(file, digest, told["runs"])
     with pytest.raises(ConfigError, match="cannot read"):

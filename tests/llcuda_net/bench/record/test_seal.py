@@ -54,7 +54,7 @@ def test_a_models_file_is_hashed_where_it_is_here(tmp_path: Path) -> None:
         from llcuda_net.batch.targets.facts import facts
 
         served = facts("llama-server", "b1", {"file": file})
-        found = {"about": {"address": address, "facts": served}, "command": []}
+        found: dict[str, Any] = {"about": {"address": address, "facts": served}, "command": []}
         seal.seal(found)
         model = found["about"]["facts"]["model"]
         return {**model, "why": found["about"]["facts"]["unknown"].get("model.sha256")}
