@@ -13,8 +13,15 @@ from llcuda_net.cli.common import Terminated
 T = TypeVar("T")
 
 
-def run_async(main: Callable[..., Awaitable[T]], *arguments: object) -> T:
+def run_async(
+    main: Callable[..., Awaitable[T]],
+    *arguments: object,
+    on_interrupt: Callable[[int], None] | None = None,
+) -> T:
     """`trio.run`, ended by a signal at a checkpoint and nowhere else.
+
+    Args:
+        on_interrupt: called at each Ctrl-C, with how many have come.
 
     Raises:
         KeyboardInterrupt: Ctrl-C ended it; after everything was closed.
@@ -28,6 +35,8 @@ def run_async(main: Callable[..., Awaitable[T]], *arguments: object) -> T:
             async for number in signals:
                 came.append(number)
                 scope.cancel()
+                if number == signal.SIGINT and on_interrupt is not None:
+                    on_interrupt(came.count(number))
 
     async def body() -> list[T]:
         with trio.CancelScope() as scope:
@@ -40,6 +49,6 @@ def run_async(main: Callable[..., Awaitable[T]], *arguments: object) -> T:
     found = trio.run(body)
     if found:
         return found[0]
-    if came[0] == signal.SIGTERM:
+    if signal.SIGTERM in came:
         raise Terminated
     raise KeyboardInterrupt

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -105,7 +107,8 @@ async def listening(command: Sequence[str], name: str) -> AsyncIterator[str]:
         yield line.split()[-1].decode()
     finally:
         with trio.CancelScope(shield=True):
-            process.kill()
+            with suppress(ProcessLookupError):  # what it has started, too
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             await process.stdout.aclose()
             await process.stdin.aclose()

@@ -35,6 +35,11 @@ class Curve:
     ranks: int = 2
     repeats: int = 3
 
+    @property
+    def points(self) -> int:
+        """How many points there are, repetitions included."""
+        return len(self.sizes) * self.repeats
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -50,9 +55,17 @@ class Program:
 
 
 async def sweep(
-    settings: Settings, load: Load, curve: Curve, program: Program, say: Say = silent
-) -> list[dict[str, Any]]:
-    """Run every point of the curve; what `ranks.point` gave of each.
+    settings: Settings,
+    load: Load,
+    curve: Curve,
+    program: Program,
+    found: list[dict[str, Any]],
+    say: Say = silent,
+) -> None:
+    """Run every point of the curve.
+
+    Args:
+        found: gets what `ranks.point` gave of each, as soon as it is complete.
 
     Raises:
         ConfigError: there are too few servers, or there is no mpirun.
@@ -79,23 +92,25 @@ async def sweep(
             asked = replace(settings, server=",".join(used), start=None, request=request)
             return await run(many, program.name, lambda file: program.command(asked, own, file))
 
-        return await points(curve, one, say)
+        await points(curve, one, found, say)
 
 
 async def points(
-    curve: Curve, one: Callable[[int, int], Awaitable[dict[str, Any]]], say: Say = silent
-) -> list[dict[str, Any]]:
+    curve: Curve,
+    one: Callable[[int, int], Awaitable[dict[str, Any]]],
+    found: list[dict[str, Any]],
+    say: Say = silent,
+) -> None:
     """Every point of the curve, each time it is repeated.
 
     Args:
         one: measures a size; also given which repetition it is, from 0.
+        found: gets what it gave.
     """
-    found = []
     for repeat in range(curve.repeats):
         for size in curve.sizes if repeat % 2 == 0 else reversed(curve.sizes):
             say(f"run {repeat + 1} of {curve.repeats}, {size} {curve.over}")
             found.append(await one(size, repeat))
-    return found
 
 
 async def run(ranks: int, name: str, command: Callable[[Path], Sequence[str]]) -> dict[str, Any]:
@@ -117,6 +132,8 @@ async def run(ranks: int, name: str, command: Callable[[Path], Sequence[str]]) -
             check=False,
             capture_stdout=True,
             capture_stderr=True,
+            # A group of its own, so that Ctrl-C reaches it through us, once.
+            process_group=0,
         )
         if done.returncode or not file.exists():
             said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()

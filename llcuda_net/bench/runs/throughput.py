@@ -234,6 +234,13 @@ class ThroughputBench:
 
     # -- the figures --------------------------------------------------------------------------
 
+    def progress(self) -> tuple[int, int | None]:
+        """How many runs are complete, of how many; None where the rates are not yet known."""
+        loads = [*self.concurrency, *self.rates]
+        complete = sum(len(step.runs) for step in loads)
+        known = bool(self.rates) or not self.sweep.rates
+        return complete, len(loads) * self.sweep.rounds if known else None
+
     def records(self) -> list[Record]:
         """All requests of the runs that are complete, those of the warm-up, too."""
         return [

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from llcuda_net.cli.bench import options
+from llcuda_net.cli.bench.interrupt import caution, measured
 from llcuda_net.cli.bench.tool import Tool, command, finish, need_extra
-from llcuda_net.cli.common import Parser, fail, run_command
+from llcuda_net.cli.common import Exit, Parser, fail, run_command
 
 _DESCRIPTION = """\
 What a user waits for: first token, each next one, and the whole answer, with intervals.
@@ -120,7 +121,6 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
     from llcuda_net.bench.report import document, latency
     from llcuda_net.bench.runs.latency import STARTED, Direct, LatencyBench, Load
     from llcuda_net.cli.progress import Ticker
-    from llcuda_net.cli.run_async import run_async
     from llcuda_net.util import logs
 
     settings = options.settings_of(args, tool)
@@ -153,10 +153,9 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
     bench = LatencyBench(settings, load, direct, ticker.say)
     what = sent(settings.request)
     found = document.begin(tool.name, argv, args.seed, bench.as_dict(), sent=what)
-    try:
-        run_async(bench.run)
-    finally:
-        ticker.erase()
+    whole = measured(bench.run, ticker)
+    if not whole:
+        caution(found, len(bench.runs), load.repeats, "runs")
     bench.figures(found)
 
     def page() -> str:
@@ -164,7 +163,8 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
 
         return page(found)
 
-    return finish(found, latency.lines(found), page, args, old, parts_of("run", None, bench.runs))
+    code = finish(found, latency.lines(found), page, args, old, parts_of("run", None, bench.runs))
+    return code if whole else Exit.INTERRUPTED
 
 
 if __name__ == "__main__":

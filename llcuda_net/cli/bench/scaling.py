@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llcuda_net.cli.bench import options, searching
+from llcuda_net.cli.bench.interrupt import caution, measured
+from llcuda_net.cli.bench.searching import Swept
 from llcuda_net.cli.bench.tool import Tool, command, finish, need_extra
 from llcuda_net.cli.common import Exit, Parser, fail, run_command
 
@@ -125,7 +127,10 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool, parser: Parser) 
     if args.point is None:
         found = document.begin(tool.name, argv, args.seed, work.settings, sent=work.sent)
     if args.sweep:
-        points = work.sweep()
+        swept = work.sweep()
+        points, whole = swept.points, swept.whole
+        if not whole:
+            caution(found, len(points), swept.of, "runs of a size")
     else:
         point = _point(work.point)
         if not isinstance(point, dict):
@@ -133,7 +138,7 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool, parser: Parser) 
         if args.point is not None:
             Path(args.point).write_text(json.dumps(point), "utf-8")
             return Exit.OK
-        points = [point]
+        points, whole = [point], True
 
     from llcuda_net.bench.runs import curve  # with its solver: not for every rank
 
@@ -146,7 +151,8 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool, parser: Parser) 
 
         return page(found)
 
-    return finish(found, scaling.lines(found), page, args, old)
+    code = finish(found, scaling.lines(found), page, args, old)
+    return code if whole else Exit.INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,7 @@ class _Work:
     settings: dict[str, Any]
     rate: str
     point: Callable[[Communicator, Say], Awaitable[dict[str, Any] | None]]
-    sweep: Callable[[], list[dict[str, Any]]]
+    sweep: Callable[[], Swept]
     sent: dict[str, Any] | None = None
 
 
@@ -239,11 +245,10 @@ def _silent(text: str) -> None:
     """Only rank 0 reports."""
 
 
-def _sweep(args: argparse.Namespace, settings: Settings, load: Load) -> list[dict[str, Any]]:
+def _sweep(args: argparse.Namespace, settings: Settings, load: Load) -> Swept:
     """A sweep: one process, which starts the points."""
     from llcuda_net.bench.runs.sweep import Curve, Program, sweep
     from llcuda_net.cli.progress import Ticker
-    from llcuda_net.cli.run_async import run_async
 
     sizes = [int(size) for size in args.sweep]
     points = Curve(sizes, args.over, args.ranks, args.repeats)
@@ -282,10 +287,10 @@ def _sweep(args: argparse.Namespace, settings: Settings, load: Load) -> list[dic
         return [sys.executable, "-m", "llcuda_net.cli.main", *name.split()[1:], *given]
 
     ticker = Ticker()
-    try:
-        return run_async(sweep, settings, load, points, Program(name, program), ticker.say)
-    finally:
-        ticker.erase()
+    found: list[dict[str, Any]] = []
+    what = Program(name, program)
+    whole = measured(lambda: sweep(settings, load, points, what, found, ticker.say), ticker)
+    return Swept(found, points.points, whole)
 
 
 if __name__ == "__main__":

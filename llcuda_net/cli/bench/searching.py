@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llcuda_net.cli.bench import options
+from llcuda_net.cli.bench.interrupt import measured
 from llcuda_net.cli.bench.tool import command
 from llcuda_net.cli.common import Parser, fail
 
@@ -22,6 +24,21 @@ _BOTH = (
     *("work", "sweep", "over", "mode", "seconds", "warmup", "repeats", "seed"),
     *("json", "html", "compare", "point", "note"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """The points of a sweep.
+
+    Attributes:
+        points: those that are complete.
+        of: how many were to be.
+        whole: False: Ctrl-C ended it.
+    """
+
+    points: list[dict[str, Any]]
+    of: int
+    whole: bool
 
 
 def add(parser: Parser) -> None:
@@ -81,11 +98,10 @@ def settings(args: argparse.Namespace, search: Search) -> dict[str, Any]:
     }
 
 
-def sweep(args: argparse.Namespace, search: Search) -> list[dict[str, Any]]:
+def sweep(args: argparse.Namespace, search: Search) -> Swept:
     """A sweep: one process, which starts the points."""
     from llcuda_net.bench.runs import sweep
     from llcuda_net.cli.progress import Ticker
-    from llcuda_net.cli.run_async import run_async
 
     name = command("scaling").prog
     curve = sweep.Curve([int(size) for size in args.sweep], repeats=args.repeats)
@@ -100,11 +116,7 @@ def sweep(args: argparse.Namespace, search: Search) -> list[dict[str, Any]]:
 
         return await sweep.run(size, name, program)
 
-    async def whole() -> list[dict[str, Any]]:
-        return await sweep.points(curve, one, ticker.say)
-
     ticker = Ticker()
-    try:
-        return run_async(whole)
-    finally:
-        ticker.erase()
+    found: list[dict[str, Any]] = []
+    whole = measured(lambda: sweep.points(curve, one, found, ticker.say), ticker)
+    return Swept(found, curve.points, whole)

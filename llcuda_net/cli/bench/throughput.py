@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from llcuda_net.cli.bench import options
+from llcuda_net.cli.bench.interrupt import caution, measured
 from llcuda_net.cli.bench.tool import Tool, command, finish, need_extra
-from llcuda_net.cli.common import Parser, run_command
+from llcuda_net.cli.common import Exit, Parser, run_command
 
 _DESCRIPTION = """\
 How much a server does: tokens/s and requests/s against concurrency and against offered rate.
@@ -115,7 +116,6 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
     from llcuda_net.bench.report import document, throughput
     from llcuda_net.bench.runs.throughput import Sweep, ThroughputBench
     from llcuda_net.cli.progress import Ticker
-    from llcuda_net.cli.run_async import run_async
     from llcuda_net.util import logs
 
     settings = options.settings_of(args, tool)
@@ -135,10 +135,10 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
     bench = ThroughputBench(settings, sweep, ticker.say)
     what = sent(settings.request)
     found = document.begin(tool.name, argv, args.seed, bench.as_dict(), sent=what)
-    try:
-        run_async(bench.run)
-    finally:
-        ticker.erase()
+    whole = measured(bench.run, ticker)
+    if not whole:
+        complete, of = bench.progress()
+        caution(found, complete, of, "runs of a load")
     bench.figures(found)
 
     def page() -> str:
@@ -153,7 +153,8 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
         for step in steps
         for part in parts_of(kind, step.load, step.runs)
     ]
-    return finish(found, throughput.lines(found), page, args, old, parts)
+    code = finish(found, throughput.lines(found), page, args, old, parts)
+    return code if whole else Exit.INTERRUPTED
 
 
 if __name__ == "__main__":
