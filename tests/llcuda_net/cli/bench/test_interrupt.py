@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from llcuda_net.bench.runs import latency, sweep, throughput
+from llcuda_net.bench.runs.once import once
 from tests.llcuda_net.cli.bench.conftest import QUICK, Bench
 
 #: A measurement whose child takes no notice, and which waits for it.
@@ -49,7 +50,7 @@ def interrupted(call: Callable[..., Any], after: int) -> Callable[..., Any]:
 def test_finished_repeats_of_latency_are_kept(
     tmp_path: Path, upstream: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency, "once", interrupted(latency.once, 2))
+    monkeypatch.setattr(latency, "once", interrupted(once, 2))
     page = tmp_path / "a.html"
     code, found, said = bench(
         "latency", "--target", upstream, "--rate", "60", "--seconds", "0.3", "--repeats", "4",
@@ -82,7 +83,7 @@ def test_finished_rounds_of_throughput_are_kept(
     offered: list[float],
     caution: str,
 ) -> None:
-    monkeypatch.setattr(throughput, "once", interrupted(throughput.once, after))
+    monkeypatch.setattr(throughput, "once", interrupted(once, after))
     code, found, said = bench(
         "throughput", "--target", upstream, "--concurrency", "1,2,4", "--rates", rates,
         "--seconds", "0.3", "--rounds", "2", *QUICK,
@@ -126,7 +127,7 @@ def sweep_histogram() -> str:
 def test_where_nothing_is_complete_nothing_is_written(
     upstream: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency, "once", interrupted(latency.once, 0))
+    monkeypatch.setattr(latency, "once", interrupted(once, 0))
     code, found, said = bench("latency", "--target", upstream, "--seconds", "0.3", *QUICK)
     assert (code, found) == (130, {})
     assert said.splitlines()[-1] == "nothing was complete"
