@@ -168,7 +168,9 @@ def test_a_batch_over_ranks(tmp_path: Path, upstream: str, ranks: int, order: st
     # Merged over the ranks it is what all results together say.
     latencies = sorted(one["client"]["latency_ms"] for one in found)
     assert report["latency_ms"]["p50"] == pytest.approx(latencies[29], rel=0.002, abs=0.002)
-    assert 0 < report["efficiency"] <= 1
+    assert 0 < report["occupancy"] <= 1
+    assert report["version"] == 2
+    assert report["base"] is None
 
 
 def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(

@@ -34,6 +34,10 @@ examples:
   mpirun -n 4 llcuda-mpi --input in.jsonl --output out.jsonl --server hostA:9000,hostB:9000
   llcuda-mpi --input in.jsonl --output out.jsonl --server http://127.0.0.1:8080   (one rank)
 
+what ranks bring, measured:
+  llcuda-mpi --input in.jsonl --output one.jsonl --job one --json > one.json
+  mpirun -n 4 llcuda-mpi --input in.jsonl --output four.jsonl --job four --base one.json
+
 {options.FILES}
 A server is an llcuda-server (HOST:PORT) or a llama-server (http://…); a list is shared out over the
 ranks in turn. Only an llcuda-server knows the lines' keys, and never makes the same answer twice.

@@ -91,6 +91,11 @@ def add(parser: Parser) -> None:
         "--cuda-iters", type=int, metavar="N", help=f"with --cuda-post: its rounds ({_ITERATIONS})"
     )
     group.add_argument("--json", action="store_true", help="print the report as JSON on stdout")
+    group.add_argument(
+        "--base",
+        metavar="FILE",
+        help="also give the speedup against this report of --json, such as of one rank",
+    )
 
 
 def check(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -176,13 +181,15 @@ def run(
     if communicator.rank:
         run_async(job.run, communicator, rank, arguments.inflight, None, _quiet, _quiet)
         return Exit.OK
+    base = None if arguments.base is None else report.read_base(Path(arguments.base))
     with closing(run_async(_read, arguments.input)) as given:
         if not given.count:
             raise ConfigError(f"{given.name} holds no prompt: there is nothing to do")
         with closing(Output(Path(arguments.output), ordered=arguments.order == "input")) as output:
             queue = WorkQueue(given, output, params, arguments.job, retries=arguments.retries)
             done = _work(prog, communicator, rank, arguments.inflight, queue, given.count)
-    found = report.document(queue, done, communicator.size, output.errors, given)
+    settings = {"inflight": arguments.inflight, "params": params, "cuda_post": arguments.cuda_post}
+    found = report.document(queue, done, communicator.size, output.errors, given, settings, base)
     for line in report.lines(found):
         echo(line, file=sys.stderr)
     if arguments.json:

@@ -253,7 +253,7 @@ async def test_the_output_of_another_input_is_refused(
 async def test_the_report_says_what_was_done(tmp_path: Path, autojump_clock: MockClock) -> None:
     bench = Bench(tmp_path, 40)
     done = await bench.run()
-    found = report.document(bench.queue, done, 1, 0, bench.given)
+    found = report.document(bench.queue, done, 1, 0, bench.given, {})
     assert (found["written"], found["tokens"], found["failed"]) == (40, 200, 0)
     assert found["latency_ms"]["p50"] == pytest.approx(14.0, rel=0.001)
     assert found["latency_ms"]["p90"] is None  # of 40 there are only four beyond it

@@ -216,3 +216,22 @@ def say(path):
 batch_input._opened = say
 sys.exit(main.main())
 """
+
+
+def test_a_base_gives_a_speedup(
+    tmp_path: Path, upstream: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, base = tmp_path / "in", tmp_path / "base.json"
+    given.write_text('"a"\n"b"\n')
+    assert batch(given, tmp_path / "one", upstream, "--json") == Exit.OK
+    base.write_text(capsys.readouterr().out)
+    assert batch(given, tmp_path / "two", upstream, "--json", "--base", str(base)) == Exit.OK
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)["base"]
+    assert found["ranks"] == 1
+    assert found["speedup"] == pytest.approx(found["efficiency"])
+    assert found["differs"] == []
+    assert "against" in printed.err
+    assert batch(given, tmp_path / "three", upstream, "--base", str(given)) == Exit.USAGE
+    assert "is not JSON" in capsys.readouterr().err
+    assert not (tmp_path / "three").exists()
