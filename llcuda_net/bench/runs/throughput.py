@@ -325,7 +325,7 @@ class ThroughputBench:
         if short and self.sweep.warmup is not None:
             worst = max(seconds for _, seconds in short)
             told.append(
-                f"the warm-up of {self.sweep.warmup:g} s is shorter than an answer (up to"
+                f"the warm-up of {plain(self.sweep.warmup)} s is shorter than an answer (up to"
                 f" {worst:.2f} s) at {', '.join(name for name, _ in short)}: fewer end in the"
                 " window than come. Without --warmup it is as long as each load needs"
             )

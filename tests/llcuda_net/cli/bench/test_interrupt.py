@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import trio
 
+from llcuda_net.batch.histogram import Histogram
+from llcuda_net.batch.targets.interface import About
 from llcuda_net.bench.runs import latency, sweep, throughput
 from llcuda_net.bench.runs.once import once
 from tests.llcuda_net.cli.bench.conftest import QUICK, Bench
@@ -101,27 +103,24 @@ def test_finished_points_of_scaling_are_kept(
     async def point(ranks: int, *arguments: Any) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
         rate = {"value": 10.0 * ranks, "low": 1.0, "high": 99.0}
-        about = {"version": "v", "model": "m"}
-        each = {"cpu_share": 0.1, "server": "a:1", "about": about, "device": ""}
-        rows = {"ranks": ranks, "slots": None, "inflight": 8, "imbalance": 0.0, "vectors": 9}
-        rates = {"tokens_per_s": rate, "vectors_per_s": rate}
-        more: dict[str, Any] = {"problems": [], "cautions": [], "mpi": {}, "library": ""}
-        names = ("ttft",) if work == "requests" else ("search",)
-        metrics = {name: {"histogram": sweep_histogram()} for name in names}
-        return {**rows, **rates, **more, "each": [each] * ranks, "metrics": metrics}
+        rank: dict[str, Any] = {"host": "host-1", "cores": 2, "cpu_share": 0.1, "problems": []}
+        found: dict[str, Any] = {"ranks": ranks, "hosts": 1, "problems": [], "cautions": []}
+        found |= {"mpi": {}, "library": ""}
+        metrics = {"histogram": Histogram().encode()}
+        if work == "requests":
+            rank |= {"server": "a:1", "about": About("m", None, "v").as_dict()}
+            found |= {"slots": None, "inflight": 8, "imbalance": 0.0, "servers": 1}
+            found |= {"tokens_per_s": rate, "metrics": {"ttft": metrics}}
+        else:
+            rank |= {"device": "", "rows": 9}
+            found |= {"vectors": 9, "vectors_per_s": rate, "metrics": {"search": metrics}}
+        return {**found, "each": [{**rank, "rank": number} for number in range(ranks)]}
 
     monkeypatch.setattr(sweep, "run", interrupted(point, 3))
     code, found, said = bench("scaling", "--sweep", "1,2", "--work", work)
     assert code == 130, said
     assert [(row["size"], row["runs"]) for row in found["rows"]] == [(1, 1), (2, 2)]
     assert found["cautions"][0] == "interrupted by Ctrl-C: 3 of 6 runs of a size are complete"
-
-
-def sweep_histogram() -> str:
-    """Of no times."""
-    from llcuda_net.batch.histogram import Histogram
-
-    return Histogram().encode()
 
 
 def test_where_nothing_is_complete_nothing_is_written(
