@@ -60,6 +60,24 @@ def test_dispersion_tells_poisson_from_blocks() -> None:
     assert dispersion([], window) is None
 
 
+@pytest.mark.parametrize(("rate", "true", "repeated"), [(5.0, 0.2, 0.65), (8.0, 0.5, 2.2)])
+def test_what_repeated_gaps_do_to_a_queue(rate: float, true: float, repeated: float) -> None:
+    """The figures of docs/benchmarks/peers.md: M/M/1, and each gap ten times in a row."""
+
+    def mean(block: int) -> float:
+        rng, now, free, total, count, gap = random.Random(1), 0.0, 0.0, 0.0, 200_000, 0.0
+        for number in range(count):
+            if number % block == 0:
+                gap = rng.expovariate(rate)
+            now += gap
+            free = max(now, free) + rng.expovariate(10)
+            total += free - now
+        return total / count
+
+    assert mean(1) == pytest.approx(true, rel=0.05)
+    assert mean(10) == pytest.approx(repeated, rel=0.05)
+
+
 def test_relative_errors() -> None:
     assert error(1.1, 1.0) == pytest.approx(0.1)
     assert error(None, 1.0) is error(1.0, None) is error(1.0, 0.0) is None
