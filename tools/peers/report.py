@@ -121,6 +121,8 @@ def _intervals(cases: Iterable[Case], runs: Sequence[Run]) -> str:
         return ""
     rows = [["", *(f"{TITLES[metric]} {name}" for metric in METRICS for name in NAMES)]]
     for program in PROGRAMS.values():
+        if not any(run.program == program.name for run in runs):
+            continue
         cells = []
         for metric, key in METRICS.items():
             for name in NAMES:
