@@ -13,7 +13,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,6 +74,9 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--times", type=_above_0, default=1.0, help="as long (1)")
     out.add_argument("--seed", type=int, default=1, help="of the servers and of the tools")
     out.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    out.add_argument(
+        "--resume", action="store_true", help="the runs that this FILE has are not made again"
+    )
     out.add_argument("--show", type=Path, metavar="FILE", help="what --json wrote; measure nothing")
     return out
 
@@ -125,21 +127,40 @@ def _measured(args: argparse.Namespace, cases: Sequence[Case]) -> dict[str, Any]
     document: dict[str, Any] = {
         "format": "llcuda-peers",
         "version": 1,
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions,
         "seed": args.seed,
         "seconds": {case.name: case.seconds for case in cases},
         "runs": [],
     }
+    if args.resume:
+        _resume(document, _shown(args.json))
     _keep(args.json, document)
+    made = {(row["case"], row["program"]) for row in document["runs"]}
     for case in cases:
         for name in args.tools:
+            if (case.name, name) in made:
+                continue
             _now(f"{PROGRAMS[name].title} on {case.name}, {case.seconds:g} s")
             document["runs"].append(bench.run(case, PROGRAMS[name]).as_dict())
             _keep(args.json, document)  # what is finished, whatever comes
     _now("")
     return document
+
+
+def _resume(document: dict[str, Any], old: dict[str, Any]) -> None:
+    """Take what was measured before, but for what failed."""
+    versions, seconds = document["versions"], document["seconds"]
+    same = all(
+        old[key].get(name, value) == value
+        for key, now in (("versions", versions), ("seconds", seconds))
+        for name, value in now.items()
+    )
+    if not same or old["seed"] != document["seed"]:
+        raise _UsageError("--resume: the file is of other versions, times or another seed")
+    document["versions"] = {**old["versions"], **versions}
+    document["seconds"] = {**old["seconds"], **seconds}
+    document["runs"] = [row for row in old["runs"] if not row["failed"]]
 
 
 def _keep(path: Path | None, document: dict[str, Any]) -> None:
@@ -170,11 +191,16 @@ def _now(text: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and print the tables as Markdown."""
-    args = parser().parse_args(argv)
+    out = parser()
+    args = out.parse_args(argv)
+    if args.resume and args.json is None:
+        out.error("--resume needs --json")
     cases = [case.shortened(args.times) for case in CASES if case.name in args.servers]
     try:
         if args.show:
             document = _shown(args.show)
+            if not document["runs"]:
+                raise _UsageError(f"{args.show} has no runs yet")
             seconds = document["seconds"]
             cases = [
                 case.shortened(seconds[case.name] / case.seconds)

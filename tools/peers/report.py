@@ -16,7 +16,9 @@ TITLES = {"latency": "end to end", "ttft": "TTFT"}
 
 def markdown(document: dict[str, Any], cases: Sequence[Case]) -> str:
     """Everything, as Markdown."""
+    order = list(PROGRAMS)
     runs = [Run.of(row) for row in document["runs"]]
+    runs.sort(key=lambda run: order.index(run.program))
     parts = [_about(document)]
     for case in cases:
         if rows := [run for run in runs if run.case == case.name]:
@@ -30,9 +32,10 @@ def markdown(document: dict[str, Any], cases: Sequence[Case]) -> str:
 def _about(document: dict[str, Any]) -> str:
     machine = document["machine"]
     loads = [row["load"] for row in document["runs"]]
+    whens = [row["when"][:16].replace("T", " ") for row in document["runs"]]
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     return (
-        f"{document['when'][:16].replace('T', ' ')} UTC; {versions}; {machine['processor']}, "
+        f"{min(whens)} to {max(whens)[11:]} UTC; {versions}; {machine['processor']}, "
         f"{machine['cores']} cores, {machine['system']}. Tool and server share the machine; its "
         f"load average was {min(loads):.1f} to {max(loads):.1f} as the runs began."
     )

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import urllib.request
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,13 +34,15 @@ class Run:
 
     Attributes:
         command: how the tool was called, its own folders left out.
-        load: of the machine when it began, as os.getloadavg tells the last minute.
+        when: it began, UTC.
+        load: of the machine then, as os.getloadavg tells the last minute.
         failed: why there are no figures; "" where there are.
     """
 
     case: str
     program: str
     command: list[str]
+    when: str
     load: float
     failed: str = ""
     said: Said | None = None
@@ -71,7 +74,7 @@ class Bench:
 
     def run(self, case: Case, program: Program) -> Run:
         """One tool on a server of its own."""
-        load = os.getloadavg()[0]
+        when, load = datetime.now(UTC).isoformat(timespec="seconds"), os.getloadavg()[0]
         options = [*case.options, "--seed", str(self.seed), "--keepalive", "0", "--api", "openai"]
         with (
             TemporaryDirectory() as name,
@@ -86,7 +89,7 @@ class Bench:
             places = ((str(out), "OUT"), (str(folder), "."), (url, "URL"))
             for place, word in places:
                 shown = [part.replace(place, word) for part in shown]
-            run = Run(case.name, program.name, shown, load)
+            run = Run(case.name, program.name, shown, when, load)
             command = [str(self.programs[program.name]), *arguments]
             words = _finish(command, program, folder, case.seconds + PATIENCE)
             try:

@@ -89,11 +89,26 @@ def document() -> dict[str, Any]:
     said = Said(480, 3, 0, values, values, 7.9, 126.0, {"latency mean": (0.4, 0.6)}, ["slow"])
     record = Recorded(483, 8.1, 0.95, values, values)
     runs = [
-        Run(case.name, "llcuda", ["llcuda", "bench"], 0.5, "", said, record),
-        Run(case.name, "guidellm", ["guidellm", "run"], 2.0, "it did not start"),
+        Run(
+            case.name,
+            "llcuda",
+            ["llcuda", "bench"],
+            "2026-01-02T03:04:05+00:00",
+            0.5,
+            "",
+            said,
+            record,
+        ),
+        Run(
+            case.name,
+            "guidellm",
+            ["guidellm", "run"],
+            "2026-01-02T03:06:05+00:00",
+            2.0,
+            "it did not start",
+        ),
     ]
     return {
-        "when": "2026-01-02T03:04:05+00:00",
         "machine": {"processor": "P", "cores": 2, "system": "S"},
         "versions": {"llcuda-net": "1", "GuideLLM": "2"},
         "runs": json.loads(json.dumps([run.as_dict() for run in runs])),
@@ -102,7 +117,7 @@ def document() -> dict[str, Any]:
 
 def test_the_tables_hold_what_was_said_beside_the_truth() -> None:
     text = report.markdown(document(), CASES)
-    assert "2026-01-02 03:04 UTC; llcuda-net 1, GuideLLM 2; P, 2 cores, S." in text
+    assert "2026-01-02 03:04 to 03:06 UTC; llcuda-net 1, GuideLLM 2; P, 2 cores, S." in text
     assert "load average was 0.5 to 2.0" in text
     assert "| llcuda bench | 483 | 480 | 3 | 0 | 8.1 | 0.95 | 7.9 | 126 |" in text
     assert "| llcuda bench | says | 500 (+0.0%; +0.0%) | 350 (+1.0%; +0.0%) |" in text

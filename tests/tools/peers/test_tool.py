@@ -15,6 +15,7 @@ from tools.peers.cases import CASES, Case
 from tools.peers.install import NotInstalledError
 from tools.peers.runs import Bench
 
+EMPTY = json.dumps({"format": "llcuda-peers", "runs": []})
 CASE = Case("fixed", "title", "fixed:0.01", 4, 50, 0.1, "why", 2)
 
 #: A tool that asks twice by OpenAI's API, and says what GuideLLM's file would.
@@ -123,7 +124,30 @@ def test_what_was_written_is_shown_again(
     assert capsys.readouterr().out == first
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", json.dumps({"format": "other"})])
+def test_a_file_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "installed", lambda program: script(tmp_path, ASKS))
+    monkeypatch.setattr(bench_peers, "CASES", (CASE,))
+    written = tmp_path / "peers.json"
+    options = ["--servers", "fixed", "--resume", "--json", str(written)]
+    assert bench_peers.main([*options, "--tools", "guidellm"]) == 2  # there is none yet
+    assert bench_peers.main(["--tools", "guidellm", "--json", str(written)]) == 0
+    first = json.loads(written.read_text("utf-8"))["runs"]
+    # AIPerf's run fails, since the script writes GuideLLM's file: the next time it is made again.
+    assert bench_peers.main([*options, "--tools", "guidellm,aiperf"]) == 1
+    assert bench_peers.main([*options, "--tools", "aiperf"]) == 1
+    runs = json.loads(written.read_text("utf-8"))["runs"]
+    assert runs[0] == first[0]
+    assert [run["program"] for run in runs] == ["guidellm", "aiperf"]
+    capsys.readouterr()
+    assert bench_peers.main([*options, "--tools", "guidellm", "--seed", "2"]) == 2
+    assert "another seed" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        bench_peers.main(["--resume"])
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", json.dumps({"format": "other"}), EMPTY])
 def test_what_is_no_such_file_is_told(
     tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
