@@ -46,7 +46,12 @@ def server(about: dict[str, Any]) -> str:
 
 
 def grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lines of a table: the first column to the left, the others to the right."""
+    """The lines of a table: the first column to the left, the others to the right.
+
+    None of a table without columns, as of figures of which none is known.
+    """
+    if not heads:
+        return
     widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
     for row in [heads, *rows]:
         cells = [row[0].ljust(widths[0])]

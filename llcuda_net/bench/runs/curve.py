@@ -133,8 +133,10 @@ def _limits(rows: list[dict[str, Any]], over: str) -> list[str]:
         )
     beyond = [row for row in rows if _limited(row)]
     if beyond:
+        first = beyond[0]["size"]
+        sizes = over.removesuffix("s") if first == 1 else over
         cautions.append(
-            f"from {beyond[0]['size']} {over} on, more is asked than there are slots: the curve"
+            f"from {first} {sizes} on, more is asked than there are slots: the curve"
             " shows the upstream, not what the ranks could do"
         )
     return cautions

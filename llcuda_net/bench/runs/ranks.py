@@ -277,8 +277,8 @@ def together(everyone: list[dict[str, Any]], merged: dict[str, str]) -> dict[str
             )
     if known is not None and inflight > known:
         cautions.append(
-            f"{inflight} requests at once, and the upstream has {known} slots: the"
-            " slots are the limit, not the ranks"
+            f"{inflight} requests at once, and the upstream has {known}"
+            f" slot{'' if known == 1 else 's'}: these are the limit, not the ranks"
         )
     return {
         "ranks": len(everyone),

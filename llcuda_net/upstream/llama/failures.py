@@ -129,9 +129,8 @@ def upstream_failure(
         else:
             message = str(found)
     except (*NOT_JSON, AttributeError):
-        text = bytes(body[:_PAGE]).decode("utf-8", "replace")
-        page = "text/html" in (headers or {}).get("content-type", "").lower()
-        message = _title(status, text) if page or _HTML.match(text) else text[:200]
+        page = page_title(body, headers or {}, status)
+        message = page or body[:200].decode("utf-8", "replace")
     message = _line(message, 500) or "no reason given"
     headers = headers or {}
     pause = retry_after(headers)
@@ -201,14 +200,26 @@ def error_in(body: bytes | bytearray, headers: Mapping[str, str]) -> RequestErro
     return upstream_failure(500, body, headers)
 
 
-def _title(status: int, text: str) -> str:
-    """What a page of HTML says, as proxies send: its title, or else the little that it says."""
+def page_title(
+    body: bytes | bytearray, headers: Mapping[str, str], status: int = 200
+) -> str | None:
+    """A page of HTML, as proxies send, in words: its title, or else the little that it says.
+
+    None of what is no such page.
+
+    Args:
+        headers: of the answer, names in lower case.
+        status: of the answer, which a title often begins with.
+    """
+    text = bytes(body[:_PAGE]).decode("utf-8", "replace")
+    if "text/html" not in headers.get("content-type", "").lower() and not _HTML.match(text):
+        return None
     title = _TITLE.search(text)
     words = _line(html.unescape(_TAG.sub(" ", title[1] if title else text)), 500)
     if title is None and len(words) > 100:
         words = ""
     words = words[:100].removeprefix(str(status)).strip() or "no title"
-    return f"{words} (a page of HTML, as of a proxy)"
+    return f"a proxy's page of HTML: {words}"
 
 
 def _line(text: str, longest: int) -> str:

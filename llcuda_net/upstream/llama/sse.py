@@ -29,6 +29,7 @@ from llcuda_net.upstream.llama.failures import (
     NOT_JSON,
     error_in,
     nonsense,
+    page_title,
     refused_encoding,
     upstream_failure,
 )
@@ -381,7 +382,8 @@ class EventResponse(abc.ABC):
         if self._status != 200:
             self._failure = upstream_failure(self._status, self._kept, self._headers)
             return
-        said = bytes(self._kept[:100]).decode("utf-8", "replace")
+        page = page_title(self._kept, self._headers)
+        said = page or bytes(self._kept[:100]).decode("utf-8", "replace")
         self._failure = error_in(self._kept, self._headers) or nonsense(
             f"{self._kind or 'something'} in place of an event stream: {' '.join(said.split())}"
         )

@@ -28,6 +28,7 @@ from llcuda_net.upstream.llama.failures import (
     RETRY_AFTER,
     error_in,
     nonsense,
+    page_title,
     upstream_failure,
 )
 from llcuda_net.upstream.llama.transport.answer import Answer
@@ -124,6 +125,8 @@ class Origin:
             raise upstream_failure(status, content, headers)
         if (error := error_in(content, headers)) is not None:
             raise error
+        if (page := page_title(content, headers)) is not None:
+            raise nonsense(f"{path} gave {page}")
         return decode(content)
 
     async def get(

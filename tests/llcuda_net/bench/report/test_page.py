@@ -66,6 +66,7 @@ def test_figures_are_written_as_far_as_they_are_known() -> None:
     assert estimate({"value": 2.0, "low": 1.0, "high": 3.0}) == "2.00 (1.00 to 3.00)"
     assert interval({"value": 2.0, "low": 1.0, "high": 3.0}) == "1.00 to 3.00"
     assert list(grid(["a", "bb"], [["ccc", "1"]])) == ["a    bb", "ccc   1"]
+    assert list(grid([], [[], []])) == []  # nothing is known
     about = {"version": "v", "model": "m", "slots": 4}
     assert server(about) == "v, m, 4 slots"
     assert server({**about, "slots": None}) == "v, m"

@@ -104,7 +104,7 @@ def test_an_error_with_status_200_is_the_upstreams_error(answer: bytes, step: in
 def test_what_is_no_event_stream_is_named() -> None:
     assert "application/json in place of an event stream: [1]" in failure(JSON + b"\r\n[1]").message
     html = OK + b"Content-Type: text/html\r\n\r\n<html>\nhello</html>"
-    assert "text/html in place of an event stream: <html> hello" in failure(html).message
+    assert "in place of an event stream: a proxy's page of HTML: hello" in failure(html).message
     upgrade = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
     assert "the upstream answered 101" in failure(upgrade).message
     both = SSE + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -238,18 +238,18 @@ _NGINX = (
 @pytest.mark.parametrize(
     ("status", "body", "headers", "said"),
     [
-        (502, _NGINX, {}, "the upstream answered 502: Bad Gateway (a page of HTML, as of a proxy)"),
+        (502, _NGINX, {}, "the upstream answered 502: a proxy's page of HTML: Bad Gateway"),
         (
             504,
             f"<!DOCTYPE html><!-- {'x' * 900} --><title\nx>\n Gone &amp; <b>away</b>\n</title>",
             {},
-            "the upstream answered 504: Gone & away (a page of HTML, as of a proxy)",
+            "the upstream answered 504: a proxy's page of HTML: Gone & away",
         ),
         (
             404,
             "<p>nothing here</p><script>" + "x(); " * 100,
             {"content-type": "text/html; charset=utf-8"},
-            "the upstream answered 404: no title (a page of HTML, as of a proxy)",
+            "the upstream answered 404: a proxy's page of HTML: no title",
         ),
         (500, "a < b <html>", {}, "the upstream answered 500: a < b <html>"),
         (500, "<!--" + "--><!--" * 2000, {}, "the upstream answered 500: <!----><!--"),

@@ -181,3 +181,14 @@ async def test_an_address_of_version_6(nursery: trio.Nursery) -> None:
     async with client_of(f"http://[::1]:{port}") as client:
         await client.server.check()
         assert "in place of an event stream" in (await client.failure()).message
+
+
+async def test_of_a_page_that_came_in_place_of_json_the_title_is_said() -> None:
+    """A proxy's sign-in page comes with status 200."""
+    page = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>x</body></html>"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n"
+    async with answering(head % len(page) + page) as (address, _):
+        origin = Origin(BaseUrl.parse(f"http://{address}"))
+        with pytest.raises(UpstreamError, match=r"/props gave a proxy's page of HTML: Sign in$"):
+            await origin.ask("GET", "/props", _raw)
+        await origin.aclose()
