@@ -15,6 +15,11 @@ def lines(found: dict[str, Any]) -> list[str]:
     if lengths is not None:
         parts = [_pair(name, lengths[name]) for name in ("prompt", "answer") if lengths[name]]
         out.append(f"tokens wanted and come, mean: {'; '.join(parts)}{_caps(found)}")
+    if found.get("texts_per_s") is not None:
+        out.append(
+            f"texts embedded: {estimate(found['texts_per_s'], '/s')}; TTFT, inter-chunk and time"
+            " per token are missing: embeddings have no tokens of an answer"
+        )
     sessions = found.get("sessions")
     if sessions is not None:
         out.append(

@@ -14,6 +14,7 @@ from llcuda_net.batch.targets.opening import Api
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs.once import Once, Say, once, self_test, silent
 from llcuda_net.bench.runs.settings import Settings
+from llcuda_net.bench.statistics.estimates import student
 from llcuda_net.bench.statistics.lengths import lengths, sessions
 from llcuda_net.bench.statistics.summary import (
     difference,
@@ -23,6 +24,7 @@ from llcuda_net.bench.statistics.summary import (
 )
 from llcuda_net.bench.workload import replays, schedules
 from llcuda_net.bench.workload.fitting import Fitted, fit
+from llcuda_net.bench.workload.generator import Generated
 from llcuda_net.bench.workload.load import Plan
 from llcuda_net.bench.workload.replays import Replay
 from llcuda_net.bench.workload.schedules import Schedule
@@ -248,6 +250,7 @@ class LatencyBench:
                 for metric in ("service_ttft", "tpot", "service")
             }
         found["rates"] = [run.rates() for run in self.runs]
+        found["texts_per_s"] = self._texts(found["rates"])
         found["timeline"] = [
             [round(record.intended, 4), round(record.latency * 1e3, 3), record.path, number]
             for number, run in enumerate(self.runs)
@@ -263,6 +266,15 @@ class LatencyBench:
         }
         found["post"] = self._post
         self._judge(found)
+
+    def _texts(self, runs: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """Texts embedded per second, by the runs; None where answers are generated."""
+        work = self._work.work
+        if not isinstance(work, Generated) or work.workload.answer is not None:
+            return None
+        each = [run["requests_per_s"]["value"] * work.workload.texts for run in runs]
+        found = student(each)
+        return None if found is None else found.as_dict()
 
     def _repetitions(self) -> dict[str, list[float]]:
         """One value per run of each figure that all runs have."""

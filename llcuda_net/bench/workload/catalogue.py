@@ -133,11 +133,11 @@ AGENT_THINK = Quantiles(
 EMBED_TEXT = Quantiles(
     (
         *(31, 50, 75, 93, 107, 121, 133, 146, 159, 172, 185, 200, 216, 233, 252, 274),
-        *(300, 331, 372, 431, 512, 512, 512, 512, 512, 512),
+        *(300, 331, 372, 400, 400, 400, 400, 400, 400, 400),
     ),
     _ASSUMED.format(
         what="pieces of documents as they are cut for a search: lognormal, median 200, sigma 0.6,"
-        " at most 512"
+        " at most 400, which servers take that embed no more than 512 tokens"
     ),
 )
 

@@ -147,6 +147,13 @@ async def fit(
     chat = chat or (isinstance(work, Generated) and work.workload.shares)
     sizes = await measure_sizes(target, chat=chat, embed=embed)
     notes = []
+    if embed and not sizes.measured:  # the request counts none; a prompt of the same server may be
+        sizes = await measure_sizes(target, chat=chat)
+        if sizes.measured:
+            notes.append(
+                f"{target.name} does not count the tokens of texts to embed: what a token is was"
+                " measured by prompts, and how long the texts were is not known"
+            )
     if not sizes.measured:
         notes.append(
             f"{target.name} does not count the tokens of prompts: a word was taken for a token, and"

@@ -127,6 +127,22 @@ async def test_texts_are_embedded(autojump_clock: MockClock) -> None:
         assert record.wanted_tokens is None
 
 
+async def test_where_only_prompts_are_counted_they_say_what_a_token_is(
+    autojump_clock: MockClock,
+) -> None:
+    class Mute(Counting):
+        async def ask(self, *arguments: Any, **more: Any) -> Answer:
+            answer = await super().ask(*arguments, **more)
+            if "texts" in more:
+                arguments[2].prompt_tokens = 0
+            return answer
+
+    found = await fit(What(workload="embed").work(), [Mute()])
+    assert isinstance(found.work, Generated)
+    assert found.work.sizes == Sizes(1.25, 0, measured=True)
+    assert "counting does not count the tokens of texts to embed" in found.notes[0]
+
+
 def test_what_a_document_says(tmp_path: Path) -> None:
     found = found_of(What(workload="chat@1", seed=7, think=0.5))
     assert found["workload"]["name"] == "chat"

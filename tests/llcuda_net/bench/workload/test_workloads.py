@@ -23,7 +23,7 @@ HASHES = {
     "agent@1": "9ee7dd5f286fdeb6e8d94613a98dde79",
     "chat@1": "4c76b8682867501810c221f0b8d221e9",
     "code@1": "89b70d93318216de9eb89a4fd6092103",
-    "embed@1": "05c5f8e910dbf061a410c5dab589bfe5",
+    "embed@1": "2fe39b8f805b891c1f16d4344e271e74",
     "summarise@1": "1c1b70a77e17ec7511136fe8a2a8b063",
 }
 
