@@ -19,16 +19,19 @@ from llcuda_net.bench.workload import catalogue, prompts, traces
 from llcuda_net.bench.workload.asks import Ask, Work
 from llcuda_net.bench.workload.generator import Generated, Sizes
 from llcuda_net.bench.workload.load import what_else
+from llcuda_net.bench.workload.quantiles import draw
 from llcuda_net.bench.workload.replays import Replay
-from llcuda_net.bench.workload.texts import text
+from llcuda_net.bench.workload.texts import WORDS as VOCABULARY
 from llcuda_net.errors import ConnectError, RequestError
 
-#: Words of the two prompts by which sizes are measured.
-_SHORT, _LONG = 40, 240
+#: How often every word is in the two prompts by which sizes are measured. All words are in them, as
+#: in a long text of a workload: no chance is in what a word is on average.
+_SHORT, _LONG = 1, 2
 #: Seconds for each of them.
 _PATIENCE = 60.0
-#: Of a server's context: what an answer may take at most, and tokens that nobody asks for.
-_ANSWER, _SPARE = 4, 16
+#: Of a server's context: what an answer may take at most, and what is left free, since prompts are
+#: some tokens longer or shorter than wanted.
+_ANSWER, _SPARE = 4, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,10 @@ class What:
             found = traces.read(window.path, begin=window.begin, seconds=window.seconds)
             return Replay(found, self.seed, **caps)
         if self.workload is not None:
-            return Generated(catalogue.find(self.workload), self.seed, think=self.think, **caps)
+            workload = catalogue.find(self.workload)
+            if workload.answer is None:
+                del caps["max_tokens"]  # there are no answers
+            return Generated(workload, self.seed, think=self.think, **caps)
         return prompts.parse(self.prompts, seed=self.seed)
 
 
@@ -162,7 +168,7 @@ async def fit(
     work = replace(work, sizes=sizes)
     if context is not None and not embed:
         answer = min(work.max_tokens or context, context // _ANSWER)
-        prompt = context - answer - _SPARE
+        prompt = context - answer - context // _SPARE
         work = replace(work, max_tokens=answer, max_prompt=min(work.max_prompt or prompt, prompt))
         notes.append(
             f"the server's context holds {context:,} tokens: prompts have at most"
@@ -179,8 +185,12 @@ async def measure_sizes(target: Target, *, chat: bool, embed: bool = False) -> S
         embed: by texts to embed, not by a generation.
     """
     counts = []
-    for words in (_SHORT, _LONG):
-        content = text(words, "sizes")
+    for times in (_SHORT, _LONG):
+        content = " ".join(
+            word
+            for time in range(times)
+            for word in sorted(VOCABULARY, key=lambda word: draw("sizes", time, word))
+        )
         ask = Ask(texts=[content]) if embed else Ask(content)
         record = Record(0, 0.0)
         with trio.move_on_after(_PATIENCE) as scope:
@@ -197,7 +207,8 @@ async def measure_sizes(target: Target, *, chat: bool, embed: bool = False) -> S
         if scope.cancelled_caught or record.prompt_tokens <= 0:
             return Sizes()
         counts.append(record.prompt_tokens)
-    per_word = round((counts[1] - counts[0]) / (_LONG - _SHORT), 3)
+    words = len(VOCABULARY)
+    per_word = round((counts[1] - counts[0]) / ((_LONG - _SHORT) * words), 3)
     if per_word <= 0:
         return Sizes()
-    return Sizes(per_word, max(0, round(counts[0] - _SHORT * per_word)), measured=True)
+    return Sizes(per_word, max(0, round(counts[0] - _SHORT * words * per_word)), measured=True)

@@ -32,9 +32,9 @@ class Replay:
     @property
     def described(self) -> str:
         """In words, for a report."""
-        count, trace = len(self.trace.entries), self.trace
+        trace = self.trace
         more = f", {trace.left_out:,} without an answer left out" if trace.left_out else ""
-        return f"{count:,} of {trace.total:,} requests of the {trace.kind} trace {trace.name}{more}"
+        return f"the {trace.kind} trace {trace.name} ({trace.total:,} requests{more})"
 
     def for_run(self, run: int) -> Replay:
         """The same for another run, with texts of its own."""

@@ -99,8 +99,8 @@ async def test_prompts_come_as_long_as_they_were_wanted(
 async def test_a_context_cuts_prompts_and_answers(autojump_clock: MockClock) -> None:
     found = await fit(What(workload="agent", max_tokens=100).work(), [Counting()], 2048)
     assert isinstance(found.work, Generated)
-    assert (found.work.max_prompt, found.work.max_tokens) == (1932, 100)
-    assert "context holds 2,048 tokens: prompts have at most 1,932, answers 100" in found.notes[0]
+    assert (found.work.max_prompt, found.work.max_tokens) == (1863, 100)
+    assert "context holds 2,048 tokens: prompts have at most 1,863, answers 100" in found.notes[0]
     found = await fit(What(workload="agent", max_prompt=500).work(), [Counting()], 2048)
     assert isinstance(found.work, Generated)
     assert (found.work.max_prompt, found.work.max_tokens) == (500, 512)
