@@ -227,7 +227,7 @@ class LatencyBench:
         """Fill the document with what the runs gave."""
         seed, both = self.settings.request.seed, DIRECT in self._about
         everything = [record for run in self.runs for record in run.measured]
-        found["schedule"] = self._schedule.describe()
+        found["schedule"] = self._schedule.describe(sessions=self._work.turns > 1)
         if self._work.as_dict() is not None:
             found["schedule"] += f" of {self._work.work.described}"
         if both:

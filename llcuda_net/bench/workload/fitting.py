@@ -112,6 +112,12 @@ class Fitted:
     work: Work
     notes: tuple[str, ...] = ()
 
+    @property
+    def turns(self) -> float:
+        """Turns of a session on average, caps and the end of a run not considered."""
+        turns = self.work.workload.turns if isinstance(self.work, Generated) else None
+        return 1.0 if turns is None else turns.mean
+
     def as_dict(self) -> dict[str, Any] | None:
         """For a document: name, version, parameters, sizes and caps; None of prompts."""
         work = self.work
@@ -167,13 +173,15 @@ async def fit(
         )
     work = replace(work, sizes=sizes)
     if context is not None and not embed:
-        answer = min(work.max_tokens or context, context // _ANSWER)
+        asked = work.max_tokens
+        answer = min(asked or context, context // _ANSWER)
         prompt = context - answer - context // _SPARE
         work = replace(work, max_tokens=answer, max_prompt=min(work.max_prompt or prompt, prompt))
-        notes.append(
-            f"the server's context holds {context:,} tokens: prompts have at most"
-            f" {work.max_prompt:,}, answers {answer:,}"
-        )
+        if prompt == work.max_prompt or answer != asked:
+            notes.append(
+                f"the server's context holds {context:,} tokens: prompts have at most"
+                f" {work.max_prompt:,}, answers {answer:,}"
+            )
     return Fitted(work, tuple(notes))
 
 

@@ -48,12 +48,17 @@ class Schedule:
         """Whether each request waits for another's answer."""
         return self.moments is None
 
-    def describe(self) -> str:
-        """In words, for a report."""
+    def describe(self, *, sessions: bool = False) -> str:
+        """In words, for a report.
+
+        Args:
+            sessions: each moment starts a session, and each worker is a user.
+        """
         if self.closed:
             plural = "" if self.concurrency == 1 else "s"
-            return f"closed loop, {self.concurrency} worker{plural}"
-        return f"{self.kind} arrivals, {plain(self.rate or 0.0, 4)} requests/s"
+            return f"closed loop, {self.concurrency} {'user' if sessions else 'worker'}{plural}"
+        what = "sessions" if sessions else "requests"
+        return f"{self.kind} arrivals, {plain(self.rate or 0.0, 4)} {what}/s"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: how to make it again, not its moments."""
