@@ -25,7 +25,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Azure LLM inference trace 2023" in said
     assert main(["bench", "workloads", "agent", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
-    assert (found["name"], found["version"], found["system_tokens"]) == ("agent", 1, 3000)
+    assert (found["name"], found["version"], found["system_tokens"]) == ("agent", 1, 3300)
     assert found["think"]["source"].startswith("assumed")
     assert main(["bench", "workloads", "talk"]) == 2
     assert "there is no workload 'talk'" in capsys.readouterr().err
