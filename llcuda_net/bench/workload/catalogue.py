@@ -1,7 +1,8 @@
 """The workloads with names: what each is, in numbers, and where the numbers are from.
 
 Whatever changes what a workload sends is a new version of it: figures are quoted by name and
-version. A test holds a hash of each.
+version. A test holds a hash of each. Tables that cite a trace are computed by
+tools/trace_quantiles.py.
 """
 
 from __future__ import annotations
@@ -103,9 +104,9 @@ AGENT_RESULT = Quantiles(
         *(1220, 1466, 1817, 2379, 3548, 4599, 7508, 9879, 16000, 16000),
     ),
     _ASSUMED.format(
-        what="lognormal, sigma 1.1, mean 1,064; with it and the system prompt the mean prompt of all"
-        " turns, 8,572, is near that of the Mooncake trace of tools and agents (Qin et al., FAST"
-        " 2025, table 2: 8,596)"
+        what="lognormal, sigma 1.1, mean 1,064; with it and the system prompt the mean prompt of"
+        " all turns, 8,572, is near that of the Mooncake trace of tools and agents (Qin et al.,"
+        " FAST 2025, table 2: 8,596)"
     ),
 )
 AGENT_ANSWER = Quantiles(
