@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import processes
+from tests.support import ollama_server, processes
 from tests.support.processes import PATIENCE, environment, read_line
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +82,36 @@ def test_the_wheel_serves_and_asks(wheel: Path, tmp_path: Path) -> None:
     )
     assert all(path.startswith(str(packages)) for path in found.stdout.split())
     serves_and_asks(bin_, tmp_path)
+
+
+def test_the_wheel_measures_a_server_that_is_not_llcuda(wheel: Path, tmp_path: Path) -> None:
+    """One command, against a server that answers as Ollama does."""
+    bin_ = installed(wheel, tmp_path / "venv", "--no-deps")
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (packages / "needs.pth").write_text(sysconfig.get_path("purelib"))
+    page, file = tmp_path / "page.html", tmp_path / "found.json"
+    with ollama_server.running() as address:
+        done = subprocess.run(
+            [bin_ / "llcuda", "bench", "latency", "--target", f"http://{address}/v1",
+             "--rate", "20", "--seconds", "1.5", "--warmup", "0.5", "--repeats", "2",
+             "--max-lag", "30s", "--json", file, "--html", page],
+            capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path, check=False,
+        )  # fmt: skip
+    found = json.loads(file.read_text("utf-8"))
+    assert done.returncode == (1 if found["problems"] else 0), done.stderr
+    server = found["paths"]["server"]
+    assert server["outcomes"]["done"] == server["requests"] > 5
+    assert server["tokens"] == ollama_server.TOKENS * server["requests"]
+    about = server["about"]
+    assert about["version"] == f"Ollama {ollama_server.VERSION}"
+    assert (about["model"], about["context"]) == (ollama_server.MODEL, ollama_server.CONTEXT)
+    assert about["tokens"]["counted_by"] == "usage"
+    assert f"server: http://{address}/v1 (Ollama {ollama_server.VERSION}, " in done.stdout
+    assert "tokens counted by usage, not checked: no tokenizer is at hand" in done.stdout
+    assert "where 64.0 were asked for" in done.stdout
+    assert "had reasoning: it is output" in done.stdout
+    assert "gateway" not in done.stdout
+    assert page.read_text("utf-8").count("<svg") >= 4
 
 
 def test_extras_are_found_in_the_installed_package(wheel: Path, tmp_path: Path) -> None:

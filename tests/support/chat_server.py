@@ -61,6 +61,8 @@ class ChatServer:
         refuse: a status and a body in place of the answer.
         headers: more of the answer's head, each line with its end.
         models: of its list; None: it has no list.
+        root, api: what all its paths begin with, and then those of the API.
+        says: more that it answers, as JSON, by method and path.
         asked: the bodies of the chats.
     """
 
@@ -74,6 +76,9 @@ class ChatServer:
     headers: str = ""
     models: list[str] | None = field(default_factory=lambda: ["m1", "m2"])
     key: str = ""
+    root: str = ""
+    api: str = "/v1"
+    says: dict[str, Any] = field(default_factory=dict)
     asked: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     url: str = ""
@@ -91,10 +96,16 @@ class ChatServer:
             async with stream:
                 head, body = await _request(stream)
                 line, _, headers = head.partition("\r\n")
-                self.paths.append(line.split()[1])
+                method, path = line.split()[:2]
+                self.paths.append(path)
+                line = f"{method} {path.removeprefix(self.root)}"
                 if self.key and not self._has_key(headers.lower()):
                     await _answer(stream, 401, b'{"error": {"message": "no key"}}')
-                elif line.startswith("GET /v1/models") and self.models is not None:
+                elif not path.startswith(self.root):
+                    await _answer(stream, 404, b"<html><title>no such app</title></html>")
+                elif line in self.says:
+                    await _answer(stream, 200, json.dumps(self.says[line]).encode())
+                elif line == f"GET {self.api}/models" and self.models is not None:
                     data = [{"id": name, "owned_by": "tests"} for name in self.models]
                     await _answer(stream, 200, json.dumps({"data": data}).encode())
                 elif line.startswith("GET /props") and self.props is not None:
@@ -103,7 +114,7 @@ class ChatServer:
                     await _answer(stream, 200, b"" if self.props is None else b'{"status": "ok"}')
                 elif self.props is not None and (found := self._of_llama(line.split()[1], body)):
                     await _answer(stream, 200, found)
-                elif not line.startswith("POST /v1/chat/completions"):
+                elif line != f"POST {self.api}/chat/completions":
                     await _answer(stream, 404, b'{"detail": "Not Found"}')
                 else:
                     self.asked.append(json.loads(body))

@@ -9,4 +9,8 @@ gateway     an llcuda-server
 llama       a llama-server, by its own /completion
 openai      any server with an OpenAI-compatible /v1/chat/completions
 opening     which of them is at an address, opened for the length of a block
+
+chat_request, chat_stream   what openai sends, and what it is answered
+software                    which software a server with that API is
+token_check, tokenizer      whether tokens are counted as a tokenizer counts them
 """

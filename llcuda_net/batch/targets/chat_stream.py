@@ -15,11 +15,32 @@ from llcuda_net.upstream.llama.failures import NOT_JSON, upstream_failure
 from llcuda_net.upstream.llama.sse import EventResponse
 
 
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+
+
 class _Delta(msgspec.Struct):
     content: str | None = None
     #: Of reasoning models: vLLM and llama-server, and others.
     reasoning_content: str | None = None
     reasoning: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+    @property
+    def thought(self) -> str:
+        """The reasoning in it."""
+        return self.reasoning_content or self.reasoning or ""
+
+    @property
+    def called(self) -> str:
+        """The names and arguments of tool calls in it."""
+        functions = [call.function for call in self.tool_calls or () if call.function is not None]
+        return "".join((each.name or "") + (each.arguments or "") for each in functions)
 
 
 class _Choice(msgspec.Struct):
@@ -31,18 +52,29 @@ class _Details(msgspec.Struct):
     cached_tokens: int | None = None
 
 
+class _Parts(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
 class Usage(msgspec.Struct):
     """Tokens as the server counted them."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Parts | None = None
 
     @property
     def cached_tokens(self) -> int:
         """Of the prompt's tokens, those that were taken from a cache."""
         details = self.prompt_tokens_details
         return (details.cached_tokens or 0) if details is not None else 0
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Of the answer's tokens, those that were thought; 0 where the server does not say."""
+        details = self.completion_tokens_details
+        return (details.reasoning_tokens or 0) if details is not None else 0
 
 
 class _Chunk(msgspec.Struct):
@@ -60,7 +92,9 @@ class ChatParser(EventResponse):
     """The response to one request.
 
     Attributes:
-        pieces: text that has come; the owner takes the list and empties it.
+        pieces: output of any kind that has come: text, reasoning, tool calls; the owner takes the
+            list and empties it.
+        thinks, calls: reasoning, tool calls were among them.
         reason: why the answer ended; empty while it has not.
         usage: None where the server sent none.
         finished: `[DONE]` has come, or the response is complete.
@@ -70,6 +104,7 @@ class ChatParser(EventResponse):
     def __init__(self) -> None:
         super().__init__()
         self.pieces: list[str] = []
+        self.thinks = self.calls = False
         self.reason = ""
         self.usage: Usage | None = None
         self.model: str | None = None
@@ -111,8 +146,10 @@ class ChatParser(EventResponse):
         for choice in chunk.choices or ():
             delta = choice.delta
             if delta is not None:
-                text = delta.content or delta.reasoning_content or delta.reasoning
-                if text:
+                thought, called = delta.thought, delta.called
+                self.thinks = self.thinks or bool(thought)
+                self.calls = self.calls or bool(called)
+                if text := thought + (delta.content or "") + called:
                     self.pieces.append(text)
             self.reason = choice.finish_reason or self.reason
 

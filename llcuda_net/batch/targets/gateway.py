@@ -10,22 +10,32 @@ import trio
 from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets import facts
 from llcuda_net.batch.targets.interface import About, Answer, Clock, embedded
+from llcuda_net.batch.targets.token_check import Sampled, tokens_in
 from llcuda_net.client import Client
 from llcuda_net.client.stream import Piece
 from llcuda_net.errors import ConnectError, RequestError
+from llcuda_net.upstream.llama.transport.origin import Origin, unreachable
 
 #: Seconds for a server to hash its model: at most, and at least with as many more as bytes per
 #: second take it.
 _MOST_PATIENCE, _PATIENCE, _HASHED = 20.0, 1.0, 200e6
 
 
-class GatewayTarget:
-    """An llcuda-server, over one or several connections that share the requests in turn."""
+class GatewayTarget(Sampled):
+    """An llcuda-server, over one or several connections that share the requests in turn.
 
-    def __init__(self, name: str, clients: list[Client]) -> None:
+    Args:
+        http: its HTTP, where it can be asked for that: it tokenizes, which its protocol does not.
+    """
+
+    def __init__(self, name: str, clients: list[Client], http: Origin | None = None) -> None:
+        super().__init__()
+        self._http = http
+        self.tokenizer = "" if http is None else "its /tokenize"
         self.name = name
         self._clients = clients
         self._next = 0
+        self._model: str | None = None
 
     def __repr__(self) -> str:
         return f"<GatewayTarget {self.name}, {len(self._clients)} connections, {self._next} asked>"
@@ -91,4 +101,15 @@ class GatewayTarget:
         record.tokens = result.usage.get("completion_tokens", 0)
         record.prompt_tokens = result.usage.get("prompt_tokens", 0)
         record.cached_tokens = result.usage.get("cached_tokens", 0)
-        return Answer(result.text, result.reason, result.model, result.id)
+        self._model = result.model
+        answer = Answer(result.text, result.reason, result.model, result.id)
+        self.keep(record, answer)
+        return answer
+
+    async def count(self, text: str) -> int:
+        """See Sampled."""
+        if self._http is None:
+            return await super().count(text)
+        body = {"content": text, "model": self._model}
+        with unreachable("its HTTP cannot be reached"):
+            return len((await self._http.ask("POST", "/tokenize", tokens_in, body)).tokens)

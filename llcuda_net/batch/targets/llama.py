@@ -8,6 +8,7 @@ from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets import facts
 from llcuda_net.batch.targets.asking import asking
 from llcuda_net.batch.targets.interface import About, Answer, Clock, embedded, overloaded_when_busy
+from llcuda_net.batch.targets.token_check import Sampled
 from llcuda_net.upstream.constraints.checks import Checks, as_sent
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
@@ -17,10 +18,13 @@ from llcuda_net.upstream.prompts.chat import prompt_of
 _REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
 
 
-class LlamaTarget:
+class LlamaTarget(Sampled):
     """A llama-server itself: one connection per request, as the gateway asks it, too."""
 
+    tokenizer = "its /tokenize"
+
     def __init__(self, name: str, server: LlamaServer) -> None:
+        super().__init__()
         self.name = name
         self._server = server
         self._checks = Checks()
@@ -37,7 +41,7 @@ class LlamaTarget:
         found = await self._server.ask()
         told = await facts.of_llama(asking(self._server.origin))
         version = f"llama-server {found.build}".strip()
-        return About(found.model, found.slots, version, "llama", told["context"], told)
+        return About(found.model, found.slots, version, "llama", found.context, told)
 
     async def ask(
         self,
@@ -93,4 +97,10 @@ class LlamaTarget:
         text = "".join(texts)
         cut = final.stop_type in ("limit", "word")
         await self._checks.verify(params, text, cut=cut)
-        return Answer(text, reason, final.model or None)
+        answer = Answer(text, reason, final.model or None)
+        self.keep(record, answer)
+        return answer
+
+    async def count(self, text: str) -> int:
+        """See Sampled."""
+        return len(await self._server.tokenize(text, special=False))

@@ -7,6 +7,8 @@ piece would be counted as the server's. Each request has a connection of its own
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -15,27 +17,32 @@ import trio
 from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets import facts
 from llcuda_net.batch.targets.asking import asking
+from llcuda_net.batch.targets.chat_request import Dialect
 from llcuda_net.batch.targets.chat_stream import ChatParser, Usage
 from llcuda_net.batch.targets.interface import About, Answer, Clock, embedded, overloaded_when_busy
+from llcuda_net.batch.targets.software import Card, Software, identify
+from llcuda_net.batch.targets.token_check import Sampled, tokens_in
 from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import RequestError, Unsupported, UpstreamStalled, UpstreamUnavailable
+from llcuda_net.upstream.llama.failures import upstream_failure
 from llcuda_net.upstream.llama.transport.origin import Origin, decoder, unreachable
 from llcuda_net.util.numbers import plain
 
 _READ = 64 << 10
 #: Pieces for each token that was asked for, and besides, after which an answer is taken for whole.
 _PIECES, _MORE_PIECES = 4, 64
-#: Who owns the models of a llama-server, which alone knows `cache_prompt`.
-_LLAMA = "llamacpp"
-
-
-class _Model(msgspec.Struct):
-    id: str
-    owned_by: str | None = None
+#: Seconds for a server to tell which software it is.
+_TELL_ALL = 10.0
+#: Tokens that the first request asks for. Some servers refuse fewer than 16.
+_FIRST_TOKENS = 16
+#: How often it is sent to a server that is busy or fails, and seconds between, if none are named.
+_ATTEMPTS, _PAUSE, _LONGEST_PAUSE = 3, 1.0, 10.0
+#: Bytes of the answer to the first request.
+_MOST_FIRST = 4 << 20
 
 
 class _Models(msgspec.Struct):
-    data: list[_Model]
+    data: list[Card]
 
 
 class _Vector(msgspec.Struct):
@@ -47,15 +54,15 @@ class _Embeddings(msgspec.Struct):
     usage: Usage | None = None
 
 
-_embeddings = decoder(_Embeddings, "/v1/embeddings gave no list of embeddings")
-_models = decoder(_Models, "/v1/models gave no list of models")
+_embeddings = decoder(_Embeddings, "its answer is no list of embeddings")
+_models = decoder(_Models, "its list of models is none")
 
 
-class OpenAITarget:
+class OpenAITarget(Sampled):
     """One server.
 
     Args:
-        base_url: with or without /v1 at its end.
+        base_url: with or without /v1, or /chat/completions, at its end; with any path before.
         model: which to ask; None: the first one of the server's list.
         api_key: sent as a bearer token.
         stall_timeout: seconds without a byte before an answer is given up.
@@ -72,13 +79,23 @@ class OpenAITarget:
         api_key: str | None = None,
         stall_timeout: float = 600.0,
     ) -> None:
-        base = re.sub(r"(/v1)?(/chat/completions)?/*$", "", base_url)
-        url = BaseUrl.parse(base, "server", "http://127.0.0.1:8000")
+        super().__init__()
+        exact = base_url.rstrip("/").endswith("/chat/completions")
+        base = re.sub(r"(/chat/completions)?/*$", "", base_url)
+        root = re.sub(r"/v1/*$", "", base)
+        url = BaseUrl.parse(root, "server", "http://127.0.0.1:8000")
         self.name = str(url)
         self._origin = Origin(url, api_key)
+        #: What its paths begin with; where nothing in the URL says so, both are tried.
+        self._prefixes = ["/v1"] if root != base else [""] if exact else ["/v1", ""]
         self._model = model
         self._stall = stall_timeout
-        self._owner = ""
+        self._card = Card(model or "")
+        self._headers: dict[str, str] = {}
+        self._software: Software | None = None
+        self._dialect = Dialect()
+        self._listed = 0
+        self._done = self._uncounted = self._thought = self._hidden = 0
 
     def __repr__(self) -> str:
         return f"<OpenAITarget {self.name}, model {self._model or 'not known yet'}>"
@@ -86,6 +103,8 @@ class OpenAITarget:
     async def aclose(self) -> None:
         """Close the connections that are kept."""
         await self._origin.aclose()
+
+    # -- before the first measured request ----------------------------------------------------
 
     async def choose_model(self) -> None:
         """Look the model up where none was named.
@@ -98,24 +117,86 @@ class OpenAITarget:
         except RequestError:
             if self._model is None:
                 raise
-            found = []  # a server without a list may serve the model all the same
+            return  # a server without a list may serve the model all the same
         named = [each for each in found if self._model in (None, each.id)]
-        if named:
+        if self._model is None:
+            if not named:
+                raise Unsupported(f"{self.name} lists no model: name one with --model")
+            self._listed = len(named)
+            # Servers of several models list those that only embed, too.
+            named = [each for each in named if "embed" not in each.id.lower()] or named
             self._model = named[0].id
-            self._owner = named[0].owned_by or ""
-        elif self._model is None:
-            raise Unsupported(f"{self.name} lists no model: name one with --model (--direct-model)")
+        owners = [each.owned_by for each in named or found]
+        self._card = named[0] if named else Card(self._model, owners[0] if owners else None)
 
-    async def _models(self) -> list[_Model]:
-        with overloaded_when_busy(), unreachable("the server cannot be reached"):
-            return (await self._origin.ask("GET", "/v1/models", _models)).data
+    async def _models(self) -> list[Card]:
+        with _the_server(), unreachable("the server cannot be reached"):
+            for prefix in self._prefixes:
+                status, headers, content = await self._origin.get("GET", f"{prefix}/models")
+                if status == 200:
+                    self._headers, self._prefixes = headers, [prefix]
+                    return _models(content).data
+                if status not in (404, 405) or prefix == self._prefixes[-1]:
+                    raise upstream_failure(status, content, headers)
+        raise AssertionError("there is a prefix")
+
+    async def prepare(self, *, chat: bool = True) -> None:
+        """Ask once, before anything is measured, and find out which software it is.
+
+        A server that loads a model when it is asked has then loaded it, and what it refuses by
+        name is left out from then on.
+
+        Args:
+            chat: ask for a chat; else only which software it is.
+
+        Raises:
+            RequestError: it refuses the request (it has no such model, say), or fails three times.
+        """
+        if chat:
+            with _the_server(), unreachable("the server cannot be reached"):
+                await self._ask_first()
+        self._software = Software("OpenAI-compatible server", known=False)
+        with trio.move_on_after(_TELL_ALL):  # what it does not tell in time stays unknown
+            self._software = await identify(self._card, self._headers, asking(self._origin))
+        if self._software.text_field is not None:
+            self.tokenizer = "its /tokenize"
+
+    async def _ask_first(self) -> None:
+        """Send the first request until it is answered."""
+        params = {"n_predict": _FIRST_TOKENS, "ignore_eos": True, "seed": 1, "cache_prompt": False}
+        messages = [{"role": "user", "content": "Hello"}]
+        path = f"{self._prefixes[0]}/chat/completions"
+        failures = 0
+        while True:
+            body = self._dialect.body(messages, params, self._model, self._card.owned_by or "")
+            status, headers, content = await self._origin.get(
+                "POST", path, msgspec.Raw(body), most=_MOST_FIRST, timeout=self._stall
+            )
+            if status == 200:
+                break
+            if self._dialect.learn(status, content, body):
+                continue
+            failures += 1
+            error = upstream_failure(status, content, headers)
+            if failures == _ATTEMPTS or not error.retry:
+                raise error
+            await trio.sleep(min(error.retry_after or _PAUSE, _LONGEST_PAUSE))
+        self._dialect.sent_without.clear()
+        self._headers |= headers
 
     async def about(self) -> About:
-        """The model, and who says to own it; such a server does not say its slots."""
+        """The model, and what the server said of itself."""
         told = await facts.of_openai(asking(self._origin), self._model or "")
-        owner = f" ({self._owner})" if self._owner else ""
-        version = f"OpenAI-compatible server{owner}"
-        return About(self._model or "unknown", None, version, "openai", told["context"], told)
+        found = self._software
+        if found is None:
+            owner = f" ({self._card.owned_by})" if self._card.owned_by else ""
+            found = Software(f"OpenAI-compatible server{owner}")
+        else:
+            found.complete(told)
+        model = self._model or "unknown"
+        return About(model, found.slots, found.name, "openai", told["context"], told)
+
+    # -- a request ----------------------------------------------------------------------------
 
     async def ask(
         self,
@@ -127,7 +208,8 @@ class OpenAITarget:
     ) -> Answer:
         """See Target; a prompt becomes a chat of one message.
 
-        Tokens are those of `usage` where the server sends it, else the pieces that came.
+        Output of any kind counts: text, reasoning, tool calls. Tokens are those of `usage` where
+        the server sends it, else the pieces that came.
         """
         if not isinstance(prompt, str):
             raise Unsupported("this API takes no token ids")
@@ -135,7 +217,8 @@ class OpenAITarget:
             record.sent = now()
             return await self._embed(more["texts"], record)
         messages = more.get("messages") or [{"role": "user", "content": prompt}]
-        request = self._request(messages, params)
+        body = self._dialect.body(messages, params, self._model, self._card.owned_by or "")
+        request = self._origin.request(f"{self._prefixes[0]}/chat/completions", body)
         record.sent = now()
         parser = ChatParser()
         texts: list[str] = []
@@ -156,7 +239,7 @@ class OpenAITarget:
                 if scope.cancelled_caught:
                     raise UpstreamStalled(f"the server sent nothing for {plain(self._stall)} s")
                 at = now()
-                with overloaded_when_busy():
+                with _the_server():
                     if not data:
                         parser.feed_eof()
                         break
@@ -177,41 +260,82 @@ class OpenAITarget:
     async def _embed(self, texts: list[str], record: Record) -> Answer:
         """By /v1/embeddings; its tokens are those of `usage`, where the server sends it."""
         body = {"model": self._model, "input": texts}
-        with overloaded_when_busy(), unreachable("the server cannot be reached"):
-            found = await self._origin.ask(
-                *("POST", "/v1/embeddings", _embeddings, body), timeout=self._stall
-            )
+        path = f"{self._prefixes[0]}/embeddings"
+        with _the_server(), unreachable("the server cannot be reached"):
+            found = await self._origin.ask("POST", path, _embeddings, body, timeout=self._stall)
         if found.usage is not None:
             record.prompt_tokens = found.usage.prompt_tokens or 0
         return embedded(record, found.data, len(texts))
 
     def _answer(self, parser: ChatParser, record: Record, texts: list[str]) -> Answer:
         usage = parser.usage
-        record.counted = usage is not None and usage.completion_tokens is not None
-        record.tokens = len(texts)
+        tokens = usage.completion_tokens if usage is not None else None
+        # Some servers send a usage of zeros.
+        record.counted = tokens is not None and (tokens > 0 or not texts)
+        record.tokens = tokens if tokens and record.counted else len(texts)
+        self._done += 1
+        self._uncounted += not record.counted
+        self._thought += parser.thinks
         if usage is not None:
-            record.tokens = usage.completion_tokens or len(texts)
             record.prompt_tokens = usage.prompt_tokens or 0
             record.cached_tokens = usage.cached_tokens
-        return Answer("".join(texts), parser.reason or "stop", parser.model, parser.id)
+            self._hidden += usage.reasoning_tokens > 0 and not parser.thinks
+        answer = Answer("".join(texts), parser.reason or "stop", parser.model, parser.id)
+        if not parser.calls:  # whose text is not what was generated
+            self.keep(record, answer)
+        return answer
 
-    def _request(self, messages: list[dict[str, str]], params: dict[str, Any]) -> bytes:
-        """The whole HTTP request."""
-        own = dict(params)
-        if "n_predict" in own:
-            own["max_tokens"] = own.pop("n_predict")
-        # What is not in OpenAI's own API, where it would be refused, is sent only if it matters.
-        if not own.get("ignore_eos"):
-            own.pop("ignore_eos", None)
-        if self._owner != _LLAMA:
-            own.pop("cache_prompt", None)
-        body = msgspec.json.encode(
-            {
-                **own,
-                "model": self._model,
-                "messages": messages,
-                "stream": True,
-                "stream_options": {"include_usage": True},
-            }
+    # -- after them ---------------------------------------------------------------------------
+
+    @property
+    def by(self) -> str:  # type: ignore[override]  # of what has come
+        """See Sampled."""
+        return "pieces" if self._uncounted else "usage"
+
+    async def count(self, text: str) -> int:
+        """See Sampled."""
+        field = self._software.text_field if self._software is not None else None
+        if field is None:
+            return await super().count(text)
+        body = {field: text, "model": self._model}
+        if field == "prompt":
+            body["add_special_tokens"] = False  # type: ignore[assignment]
+        with _the_server(), unreachable("the server cannot be reached"):
+            return len((await self._origin.ask("POST", "/tokenize", tokens_in, body)).tokens)
+
+    @property
+    def notes(self) -> list[str]:
+        """See Sampled."""
+        found = list(self._dialect.notes)
+        if self._listed > 1:
+            found.append(
+                f"the server lists {self._listed} models: {self._model} was asked"
+                " (--model names another)"
+            )
+        if self._thought:
+            found.append(
+                f"{self._thought} of {self._done} answers had reasoning: it is output, and TTFT is"
+                " to the first token of any kind"
+            )
+        if self._hidden:
+            found.append(
+                f"{self._hidden} of {self._done} answers had reasoning that was counted and not"
+                " streamed: their first token came after it"
+            )
+        return found
+
+
+@contextmanager
+def _the_server() -> Iterator[None]:
+    """Errors of a server that is nobody's upstream, in words for it."""
+    try:
+        with overloaded_when_busy():
+            yield
+    except RequestError as error:
+        said = error.message.replace(
+            "the upstream did not answer as a llama-server",
+            "the server did not answer by the chat completions API",
         )
-        return self._origin.request("/v1/chat/completions", body)
+        error.message = said.replace("the upstream", "the server")
+        error.args = (error.message,)
+        raise

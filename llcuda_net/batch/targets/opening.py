@@ -14,6 +14,7 @@ from llcuda_net.batch.targets.gateway import GatewayTarget
 from llcuda_net.batch.targets.llama import LlamaTarget
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.client import connect
+from llcuda_net.client.dial import addresses_of
 from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import RequestError
 from llcuda_net.upstream.llama.client import LlamaServer
@@ -23,6 +24,7 @@ from llcuda_net.upstream.llama.transport.origin import Origin
 
 #: By which API a server with a URL is asked.
 Api = Literal["auto", "llama", "openai", "llcuda"]
+Prepare = Literal["ask", "tell"]
 #: Seconds for a server to say which it is.
 _WHICH_TIMEOUT = 5.0
 
@@ -39,6 +41,7 @@ async def open_target(
     api: Api = "llama",
     model: str | None = None,
     stall_timeout: float = 600.0,
+    prepare: Prepare | None = None,
     **options: Any,
 ) -> AsyncIterator[GatewayTarget | LlamaTarget | OpenAITarget]:
     """The target at an address: a URL is a server with an HTTP API, else it is an llcuda-server.
@@ -51,6 +54,9 @@ async def open_target(
             /v1, else what the server has.
         model: to be asked by the OpenAI API; None: the first one that the server lists.
         stall_timeout: seconds without a token before a server with a URL is given up.
+        prepare: before a measurement: a server with the OpenAI API is asked for a chat and for
+            what it is, see `OpenAITarget.prepare`, or only for what it is; and an llcuda-server's
+            HTTP may be asked for tokens.
         options: more for `llcuda_net.connect`.
 
     Raises:
@@ -68,6 +74,8 @@ async def open_target(
                 )
                 stack.push_async_callback(openai.aclose)
                 await openai.choose_model()
+                if prepare is not None:
+                    await openai.prepare(chat=prepare == "ask")
                 yield openai
                 return
             poller = Poller()
@@ -87,7 +95,11 @@ async def open_target(
             )
             for _ in range(max(1, connections))
         ]
-        yield GatewayTarget(server, clients)
+        http = None
+        if prepare and not (tls or tls_ca):
+            http = Origin(BaseUrl.parse(f"http://{addresses_of(server)[0]}"), token)
+            stack.push_async_callback(http.aclose)
+        yield GatewayTarget(server, clients, http)
 
 
 def is_openai(url: str) -> bool:

@@ -40,9 +40,27 @@ def interval(found: dict[str, Any]) -> str:
 
 
 def server(about: dict[str, Any]) -> str:
-    """A server in words: software, model, and slots where they are known."""
+    """A server in words: software, model, and slots and context where they are known."""
     slots = "" if about["slots"] is None else f", {about['slots']} slots"
-    return f"{about['version']}, {about['model']}{slots}"
+    context = f", context {about['context']:,}" if about.get("context") else ""
+    return f"{about['version']}, {about['model']}{slots}{context}"
+
+
+def tokens(about: dict[str, Any]) -> str:
+    """Who counted the tokens, and whether that was checked, in words; empty if not known."""
+    found = about.get("tokens")
+    if found is None:
+        return ""
+    by = {"server": "the server", "pieces": "the pieces that came"}.get(
+        found["counted_by"], found["counted_by"]
+    )
+    if found["difference"] is None:
+        return f"tokens counted by {by}, not checked: {found['why']}"
+    more = f"{found['difference']:+.1%}"
+    return (
+        f"tokens counted by {by}, checked: {found['tokenizer']} counts"
+        f" {'as many' if more in ('+0.0%', '-0.0%') else more} in {found['answers']} answers"
+    )
 
 
 def grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from llcuda_net.batch.record import DIRECT, GATEWAY
 from llcuda_net.bench.report import workload
-from llcuda_net.bench.report.cells import Table, estimate, grid, server
+from llcuda_net.bench.report.cells import Table, estimate, grid, server, tokens
 from llcuda_net.bench.statistics.summary import NAMES, parts
 from llcuda_net.util.numbers import three_digits
 from llcuda_net.util.quantile import PERCENTILES
@@ -27,6 +27,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         about = summary["about"]
         out += [
             f"{path}: {who(about)}",
+            *filter(None, [tokens(about)]),
             f"{found['schedule']}; {counts(summary)}",
             "",
             *grid(*table("ms (95 % interval)", summary)),
@@ -71,7 +72,7 @@ def table(corner: str, summary: dict[str, Any]) -> Table:
         if metric["count"]:
             cells = [estimate(metric.get(key)) for key in ("mean", *PERCENTILES)]
             rows.append([NAMES[name], *cells, three_digits(metric["max"])])
-    kept = [i for i in range(len(heads)) if any(row[i] != "-" for row in rows)]
+    kept = [i for i in range(len(heads)) if i == 0 or any(row[i] != "-" for row in rows)]
     return [heads[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 

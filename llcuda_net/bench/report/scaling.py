@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llcuda_net.bench.report.cells import RATES, Table, estimate, grid, rate_of
+from llcuda_net.bench.report.cells import RATES, Table, estimate, grid, rate_of, tokens
 from llcuda_net.util.numbers import probability, three_digits
 
 
@@ -42,7 +42,7 @@ def measured(found: dict[str, Any]) -> str:
     last = found["rows"][-1]
     if rate_of(found) == "tokens_per_s":
         about = last["each"][0]["about"]
-        return f"{about['version']}, {about['model']}"
+        return "; ".join(filter(None, [f"{about['version']}, {about['model']}", tokens(about)]))
     asked = found["settings"]
     many = "1 query" if asked["queries"] == 1 else f"{asked['queries']} queries"
     where = " and ".join(sorted({one["device"] or "the CPU" for one in last["each"]}))

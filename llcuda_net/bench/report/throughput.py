@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.bench.report import workload
-from llcuda_net.bench.report.cells import Table, estimate, grid, server
+from llcuda_net.bench.report.cells import Table, estimate, grid, server, tokens
 from llcuda_net.util.numbers import plain, three_digits
 
 Row = dict[str, Any]
@@ -16,6 +16,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     about = found["about"]
     out = [
         f"{about['address']} ({server(about)})",
+        *filter(None, [tokens(about)]),
         "",
         *grid(*table(found, "concurrency")),
         "",

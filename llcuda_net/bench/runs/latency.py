@@ -11,6 +11,7 @@ from llcuda_net.batch.record import DIRECT, GATEWAY
 from llcuda_net.batch.targets.interface import Target
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.batch.targets.opening import Api
+from llcuda_net.batch.targets.tokenizer import learn
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs.once import Once, Say, once, self_test, silent
 from llcuda_net.bench.runs.settings import Settings
@@ -188,6 +189,8 @@ class LatencyBench:
                     record.number += repeat * _APART
                     record.session = None if record.session is None else record.number
                 self.runs.append(found)
+            for path, target in targets.items():
+                await learn(target, self._about[path], settings.tokenizer)
 
     async def _introduce(self, address: str, target: Target, path: str = "") -> str:
         """Note what a server says of itself; returns what the way to it is called."""
@@ -299,6 +302,10 @@ class LatencyBench:
         found["cautions"] += shared(addresses, document.cores())
         found["cautions"] += cautions(everything, self._schedule)
         found["cautions"] += self._work.notes
+        for path, about in self._about.items():
+            own = [record for record in everything if record.path == path]
+            notes = self.settings.request.shorter(own) + about.get("notes", [])
+            found["cautions"] += [f"{path}: {text}" for text in notes]
         if not self.settings.request.cache_prompt:
             found["cautions"] += [
                 f"{path}: {summary['cached_tokens']:,} of {summary['prompt_tokens']:,} tokens of"

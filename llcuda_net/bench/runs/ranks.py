@@ -17,6 +17,7 @@ from llcuda_net.batch.mpi import Communicator
 from llcuda_net.batch.record import GAP, SERVER, outcomes, values
 from llcuda_net.batch.targets.interface import Target
 from llcuda_net.batch.targets.openai import OpenAITarget
+from llcuda_net.batch.targets.tokenizer import learn
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs.once import Once, Say, once, self_test, silent
 from llcuda_net.bench.runs.settings import Access, Settings
@@ -132,6 +133,11 @@ async def point(
         found = await once(
             plan, {path: target}, after=after, say=say, label="rank 0:", start=begins
         )
+        # All ranks have ended by then: those that have not would be disturbed.
+        await communicator.barrier()
+        if communicator.rank == 0:
+            await learn(target, about, settings.tokenizer)
+        about["notes"] = request.shorter(found.measured) + about.get("notes", [])
     own = {
         "rank": communicator.rank,
         "host": communicator.host,
@@ -267,7 +273,9 @@ def together(everyone: list[dict[str, Any]], merged: dict[str, str]) -> dict[str
     slots = {one["server"]: one["about"]["slots"] for one in everyone}
     known = None if None in slots.values() else sum(slots.values())
     inflight = sum(one["inflight"] for one in everyone)
-    cautions = []
+    cautions = list(
+        dict.fromkeys(note for one in everyone for note in one["about"].get("notes", []))
+    )
     for host in sorted(hosts):
         there = [one for one in everyone if one["host"] == host]
         if len(there) > there[0]["cores"]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from llcuda_net.batch import post_process
+from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets.interface import PostProcess, Target
 from llcuda_net.batch.targets.opening import Api, open_target
+from llcuda_net.batch.targets.token_check import shorter
 from llcuda_net.bench.runs.stack import Stack, running
 from llcuda_net.bench.workload import catalogue, prompts
 from llcuda_net.bench.workload.fitting import What, Window
@@ -25,6 +27,7 @@ class Access:
     Attributes:
         token, tls, tls_ca, connections: for an llcuda-server.
         api_key, api, model: for a server with a URL.
+        embeds: texts are embedded: it need not answer chats.
     """
 
     connections: int = 1
@@ -34,6 +37,7 @@ class Access:
     api_key: str | None = None
     api: Api = "auto"
     model: str | None = None
+    embeds: bool = False
 
     def open(self, server: str) -> AbstractAsyncContextManager[Target]:
         """The target at an address, for the length of a block."""
@@ -46,6 +50,7 @@ class Access:
             api_key=self.api_key,
             api=self.api,
             model=self.model,
+            prepare="tell" if self.embeds else "ask",
         )
 
 
@@ -123,6 +128,17 @@ class Request:
         """The workload by name and version; None: there is none."""
         return None if self.workload is None else str(catalogue.find(self.workload))
 
+    @property
+    def embeds(self) -> bool:
+        """Whether texts are embedded, and nothing is answered."""
+        return self.workload is not None and catalogue.find(self.workload).answer is None
+
+    def shorter(self, records: Iterable[Record]) -> list[str]:
+        """The line for answers that were shorter than asked; a workload's lengths have a table."""
+        if self.workload is not None or self.trace is not None:
+            return []
+        return shorter(records, self.max_tokens or DEFAULT_TOKENS, natural=self.natural_ends)
+
     def as_dict(self) -> dict[str, Any]:
         """For a document: what runs must have in common to be compared."""
         prompts = self.workload is None and self.trace is None
@@ -179,6 +195,7 @@ class Settings:
         start: what to start and measure.
         max_lag: greatest p99 of the dispatch lag of a valid run, in seconds.
         self_test: measure first what this client can do.
+        tokenizer: what tokens are checked by, see `open_tokenizer`; None: what the server has.
     """
 
     server: str
@@ -188,6 +205,7 @@ class Settings:
     kernels: Kernels
     max_lag: float
     self_test: bool
+    tokenizer: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For a document: what runs must have in common to be compared."""

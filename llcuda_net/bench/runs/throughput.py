@@ -11,6 +11,7 @@ import trio
 from llcuda_net.batch.record import SERVER, Record
 from llcuda_net.batch.targets.interface import PostProcess, Target
 from llcuda_net.batch.targets.openai import OpenAITarget
+from llcuda_net.batch.targets.tokenizer import learn
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs import steps, warmup
 from llcuda_net.bench.runs.once import Say, once, self_test, silent
@@ -128,6 +129,7 @@ class ThroughputBench:
             self.rates = [Step(rate) for rate in self._offered()]
             capacity = self._capacity()
             await self._over(self.rates, self._open, "{} requests/s", target, after, capacity)
+            await learn(target, self._about, settings.tokenizer)
 
     async def _over(
         self,
@@ -301,6 +303,8 @@ class ThroughputBench:
         told += self._warmups(found)
         told += shared([self._about["address"]], document.cores())
         everything = [record for record in self.records() if not record.warmup]
+        told += self.settings.request.shorter(everything)
+        told += self._about.get("notes", [])
         return told + [
             text
             for text in cautions(everything, schedules.constant(1, 1))

@@ -70,6 +70,12 @@ def add_target(parser: Parser, tool: Tool) -> None:
     group.add_argument(
         "--api-key-file", metavar="FILE", help=f"the key for a server with a URL (default: {KEY})"
     )
+    group.add_argument(
+        "--tokenizer",
+        metavar="FILE|URL",
+        help="what the server's count of tokens is checked by: the model's GGUF file, a"
+        " tokenizer.json, or a llama-server (default: the server's own /tokenize, if it has one)",
+    )
     group.add_argument("--connections", type=positive, default=1, help="to llcuda-server")
 
 
@@ -246,8 +252,10 @@ def settings_of(options: argparse.Namespace, tool: Tool) -> Settings:
     """What all measurements are asked to do.
 
     Raises:
-        CommandError: two options contradict each other, or a file cannot be read.
+        CommandError: two options contradict each other.
+        ConfigError: a file cannot be read.
     """
+    from llcuda_net.batch.targets import tokenizer
     from llcuda_net.bench.runs.settings import Access, Kernels, Request, Settings, Start
 
     if options.start and options.target:
@@ -261,6 +269,14 @@ def settings_of(options: argparse.Namespace, tool: Tool) -> Settings:
             options.start, options.slots, options.rate_per_slot, options.durability, upstream
         )
     target = target_of(options)
+    request = Request(
+        **what_of(options),
+        natural_ends=options.natural_ends,
+        timeout=options.timeout,
+        seed=options.seed,
+    )
+    if options.tokenizer is not None:
+        tokenizer.kind_of(options.tokenizer)
     return Settings(
         server=target,
         access=Access(
@@ -271,17 +287,14 @@ def settings_of(options: argparse.Namespace, tool: Tool) -> Settings:
             api_key=api_key(options, target, KEY),
             api=options.api,
             model=options.model,
+            embeds=request.embeds,
         ),
         start=start,
-        request=Request(
-            **what_of(options),
-            natural_ends=options.natural_ends,
-            timeout=options.timeout,
-            seed=options.seed,
-        ),
+        request=request,
         kernels=Kernels(options.cuda_work, options.cuda_iters, options.cuda_post),
         max_lag=options.max_lag,
         self_test=not options.no_self_test,
+        tokenizer=options.tokenizer,
     )
 
 

@@ -277,7 +277,7 @@ def _sweep(args: argparse.Namespace, settings: Settings, load: Load) -> Swept:
         for option in ("natural_ends", "tls", "cuda_post", "no_self_test"):
             given += [f"--{option.replace('_', '-')}"] * getattr(args, option)
         for option in (
-            *("token_file", "tls_ca", "api_key_file", "cuda_work", "model"),
+            *("token_file", "tls_ca", "api_key_file", "cuda_work", "model", "tokenizer"),
             *("prompts", "workload", "max_tokens", "max_prompt"),
         ):
             value = getattr(args, option)

@@ -11,6 +11,11 @@ from tests.support.chat_server import DONE, USAGE, chunk, ending
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
 THINKS = b'data: {"choices":[{"delta":{"content":null,"reasoning_content":"hm"}}]}\n\n'
+BOTH = b'data: {"choices":[{"delta":{"content":"so","reasoning":"why "}}]}\n\n'
+CALLS = (
+    b'data: {"choices":[{"delta":{"tool_calls":[{"function":{"name":"f","arguments":"{"}}]}}]}\n\n'
+    b'data: {"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"\\"a\\":1}"}}]}}]}\n\n'
+)
 TWO_LINES = b'data: {"choices":\ndata: [{"delta":{"content":"b"}}]}\n\n'
 
 
@@ -41,6 +46,9 @@ def parse(data: bytes, step: int, *, eof: bool) -> tuple[ChatParser, list[str]]:
         (chunk("a").replace(b"data: ", b"data:") + ending(), ["a"], None),
         (b"\xef\xbb\xbf" + (chunk("a") + ending()).replace(b"\n", b"\r"), ["a"], None),
         (b": alive\n" + chunk("a") + ending() + b"data:[DONE]\n\n", ["a"], None),
+        (chunk("a", usage={"completion_tokens": 1}) + chunk("b") + ending() + USAGE, ["a", "b"], 3),
+        (BOTH + ending() + DONE, ["why so"], None),
+        (CALLS + ending() + DONE, ["f{", '"a":1}'], None),
         (b"data\n\nevent: ping\ndata: 1\n\n" + chunk("a") + ending(), ["a"], None),
         (chunk("a") + ending() + b"data: [DONE]", ["a"], None),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from llcuda_net.batch.targets.interface import Answer, Target
 from llcuda_net.batch.targets.llama import LlamaTarget
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.batch.targets.opening import open_target
+from llcuda_net.batch.targets.tokenizer import learn
 from llcuda_net.errors import (
     ConfigError,
     InvalidRequest,
@@ -22,7 +24,7 @@ from llcuda_net.errors import (
     UpstreamStalled,
     UpstreamUnavailable,
 )
-from tests.support.chat_server import DONE, USAGE, ChatServer, chunk, ending
+from tests.support.chat_server import DONE, USAGE, ChatServer, Refusal, Script, chunk, ending
 from tools import synthetic_upstream
 
 PARAMS = {"n_predict": 5, "seed": 1, "ignore_eos": True, "cache_prompt": False}
@@ -180,3 +182,134 @@ async def test_which_api_a_server_has(server: ChatServer) -> None:
     with pytest.raises(UpstreamError):  # asked as a llama-server, which it is not
         async with open_target(server.url, api="llama"):
             pass
+
+
+@pytest.mark.parametrize(
+    ("root", "api", "end"),
+    [
+        ("", "/v1", ""),
+        ("", "/v1", "/v1/"),
+        ("/some/prefix", "/v1", "/v1"),
+        ("/some/prefix", "/v1", ""),
+        ("/some/prefix", "/v1", "/v1/chat/completions"),
+        ("/v9/openai", "", ""),  # some have no v1 in their paths
+        ("/v9/openai", "", "/chat/completions"),
+    ],
+)
+async def test_paths_with_prefixes(server: ChatServer, root: str, api: str, end: str) -> None:
+    server.root, server.api = root, api
+    server.says = {
+        "GET /api/version": {"version": "0.12.6"},
+        "GET /api/tags": {"models": []},
+    }
+    async with open_target(f"{server.url}{root}{end}", api="openai", prepare="ask") as target:
+        assert (await ask(target))[1].tokens == 3
+        about = await target.about()
+    assert (about.version, about.model, about.api) == ("Ollama 0.12.6", "m1", "openai")
+    assert about.path == "server"
+
+
+async def test_the_first_request_finds_out_what_is_refused(server: ChatServer) -> None:
+    def strict(body: dict[str, Any]) -> Script | Refusal:
+        for name in ("max_tokens", "ignore_eos", "min_tokens"):
+            if name in body:
+                said = f"Unsupported parameter: '{name}'"
+                return Refusal(400, json.dumps({"error": {"message": said}}).encode())
+        return [chunk("one"), ending("stop"), USAGE, DONE]
+
+    server.script = strict
+    async with open_target(server.url, api="openai", prepare="ask") as target:
+        assert isinstance(target, OpenAITarget)
+        assert target.notes == ["the server lists 2 models: m1 was asked (--model names another)"]
+        assert len(server.asked) == 4
+        assert (await ask(target))[1].tokens == 3
+        assert len(server.asked) == 5
+        assert server.asked[-1]["max_completion_tokens"] == 5
+        assert target.notes[0].startswith("answers end where the model ends them")
+
+
+async def test_a_server_that_cannot_answer_is_said_before_the_run(
+    server: ChatServer, autojump_clock: trio.abc.Clock
+) -> None:
+    server.refuse = (404, b'{"error": {"message": "model \'m1\' not found"}}')
+    with pytest.raises(UpstreamError, match="the server answered 404: model 'm1' not found"):
+        async with open_target(server.url, api="openai", prepare="ask"):
+            pass
+    server.refuse, before = (500, b"Internal Server Error"), len(server.asked)
+    with pytest.raises(UpstreamError, match="the server answered 500: Internal Server Error"):
+        async with open_target(server.url, api="openai", prepare="ask"):
+            pass
+    assert len(server.asked) == before + 3
+
+
+async def test_reasoning_is_output(server: ChatServer) -> None:
+    think = b'data: {"choices":[{"delta":{"role":"assistant","reasoning":"hm"}}]}\n\n'
+    server.events = [think, chunk("so"), ending("stop"), USAGE, DONE]
+    async with open_target(server.url, api="openai", model="m1") as target:
+        assert isinstance(target, OpenAITarget)
+        answer, record = await ask(target)
+        assert (answer.text, len(record.chunks)) == ("hmso", 2)
+        hidden = chunk(
+            usage={"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 8}}
+        )
+        server.events = [chunk("so"), ending("stop"), hidden, DONE]
+        assert (await ask(target))[1].tokens == 9
+        thought, secret = target.notes
+        assert thought.startswith("1 of 2 answers had reasoning: it is output")
+        assert secret.startswith("1 of 2 answers had reasoning that was counted and not streamed")
+
+
+async def test_a_usage_of_zeros_is_none(server: ChatServer) -> None:
+    zeros = chunk(usage={"prompt_tokens": 0, "completion_tokens": 0})
+    server.events = [chunk("a"), chunk("b"), ending(), zeros, DONE]
+    async with open_target(server.url, api="openai", model="m1") as target:
+        assert isinstance(target, OpenAITarget)
+        _, record = await ask(target)
+        assert (record.tokens, record.counted, target.by) == (2, False, "pieces")
+
+
+async def test_its_tokens_are_counted_again(server: ChatServer) -> None:
+    about: dict[str, Any] = {}
+    async with open_target(server.url, api="openai", model="m1") as target:
+        await ask(target)
+        await learn(target, about, None)
+        assert about["tokens"]["why"] == "no tokenizer is at hand"
+        with pytest.raises(Unsupported):
+            await target.count("x")
+    # One token per byte, of which it says that they are three.
+    server.props = {"default_generation_settings": {"n_ctx": 512}, "total_slots": 2}
+    async with open_target(server.url, api="openai", model="m1", prepare="ask") as target:
+        assert (await target.about()).context == 512
+        await ask(target)
+        await learn(target, about, None)
+        text = "one two three"
+        assert about["tokens"] == {
+            "counted_by": "usage",
+            "tokenizer": "its /tokenize",
+            "why": None,
+            "answers": 1,
+            "counted": 3,
+            "tokenized": len(text),
+            "difference": (len(text) - 3) / 3,
+        }
+        assert "tokens by usage are not those of the tokenizer" in about["notes"][0]
+
+
+async def test_a_model_that_only_embeds_is_not_chosen(server: ChatServer) -> None:
+    server.models = ["text-embedding-small", "talks"]
+    async with open_target(server.url, api="openai") as target:
+        assert (await target.about()).model == "talks"
+    server.models = []
+    with pytest.raises(Unsupported, match="lists no model"):
+        async with open_target(server.url, api="openai"):
+            pass
+
+
+async def test_a_page_of_html_is_one_short_line(server: ChatServer) -> None:
+    page = b"<!DOCTYPE html><html><title>502 Bad Gateway</title>" + b"<p>x</p>" * 900
+    server.refuse = (502, page)
+    async with open_target(server.url, api="openai", model="m1") as target:
+        with pytest.raises(UpstreamError) as caught:
+            await ask(target)
+    assert caught.value.message.startswith("the server answered 502: Bad Gateway")
+    assert len(caught.value.message) < 100
