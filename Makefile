@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-real test test-all test-crash test-proxy test-chaos test-cluster test-cluster-simulation test-cluster-explorer test-memory test-openapi test-clients test-llama-server test-browser page-screenshots soak wheel lint format constraint-attack fuzz demo-model clean
+.PHONY: help demo demo-real test test-all test-crash test-proxy test-chaos test-cluster test-cluster-simulation test-cluster-explorer test-memory test-openapi test-clients test-llama-server test-browser test-deploy page-screenshots soak wheel lock lint format constraint-attack fuzz demo-model clean
 .PHONY: simulate-swaps bench bench-growth bench-kernels bench-latency bench-throughput bench-scaling bench-peers
 
 help: ## list the targets
@@ -68,6 +68,9 @@ test-browser: $(VENV)/dev ## the tests in a real browser: Chromium of this machi
 	@$(BIN)/python tools/install_browser.py
 	$(BIN)/python -m pytest -n 0 -m browser $(ARGS) tests/browser
 
+test-deploy: $(VENV)/core ## build the container image and check it: as root on Debian it installs podman and debootstrap (10 minutes)
+	@$(BIN)/python tools/check_image.py $(ARGS)
+
 page-screenshots: $(VENV)/dev ## pictures of each view of the page, into page-screenshots/ (ARGS=--docs: those of docs/images)
 	@$(BIN)/python tools/install_browser.py
 	$(BIN)/python tools/page_screenshots.py $(ARGS)
@@ -80,7 +83,13 @@ wheel: $(VENV)/made ## build dist/llcuda_net-*.whl, which pip installs on any ma
 	@$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/llcuda_net-*.whl
 
-lint: $(VENV)/dev ## check style, formatting and types
+lock: $(VENV)/made ## write requirements/server.txt anew: what the container installs, with hashes
+	$(PIP) 'uv>=0.9,<1'
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+		--upgrade --extra cluster setup.cfg --output-file requirements/server.txt
+
+lint: $(VENV)/dev ## check style, formatting, types and the Dockerfile
+	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
