@@ -94,7 +94,8 @@ class ChatParser(EventResponse):
     Attributes:
         pieces: output of any kind that has come: text, reasoning, tool calls; the owner takes the
             list and empties it.
-        thinks, calls: reasoning, tool calls were among them.
+        texts: the text alone, all that has come: what a conversation goes on with.
+        thinks, calls: reasoning, tool calls were among the pieces.
         reason: why the answer ended; empty while it has not.
         usage: None where the server sent none.
         finished: `[DONE]` has come, or the response is complete.
@@ -104,6 +105,7 @@ class ChatParser(EventResponse):
     def __init__(self) -> None:
         super().__init__()
         self.pieces: list[str] = []
+        self.texts: list[str] = []
         self.thinks = self.calls = False
         self.reason = ""
         self.usage: Usage | None = None
@@ -149,8 +151,10 @@ class ChatParser(EventResponse):
                 thought, called = delta.thought, delta.called
                 self.thinks = self.thinks or bool(thought)
                 self.calls = self.calls or bool(called)
-                if text := thought + (delta.content or "") + called:
-                    self.pieces.append(text)
+                if delta.content:
+                    self.texts.append(delta.content)
+                if output := thought + (delta.content or "") + called:
+                    self.pieces.append(output)
             self.reason = choice.finish_reason or self.reason
 
 

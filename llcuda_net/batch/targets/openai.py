@@ -106,8 +106,11 @@ class OpenAITarget(Sampled):
 
     # -- before the first measured request ----------------------------------------------------
 
-    async def choose_model(self) -> None:
+    async def choose_model(self, *, embeds: bool = False) -> None:
         """Look the model up where none was named.
+
+        Args:
+            embeds: one that embeds, rather than one that answers.
 
         Raises:
             RequestError: the server cannot be reached, refuses, or lists none.
@@ -123,8 +126,8 @@ class OpenAITarget(Sampled):
             if not named:
                 raise Unsupported(f"{self.name} lists no model: name one with --model")
             self._listed = len(named)
-            # Servers of several models list those that only embed, too.
-            named = [each for each in named if "embed" not in each.id.lower()] or named
+            # Servers of several models list those that only embed beside the others.
+            named = [each for each in named if ("embed" in each.id.lower()) is embeds] or named
             self._model = named[0].id
         owners = [each.owned_by for each in named or found]
         self._card = named[0] if named else Card(self._model, owners[0] if owners else None)
@@ -221,7 +224,7 @@ class OpenAITarget(Sampled):
         request = self._origin.request(f"{self._prefixes[0]}/chat/completions", body)
         record.sent = now()
         parser = ChatParser()
-        texts: list[str] = []
+        pieces: list[str] = []
         # A piece has a token at least, mostly; a server that goes on and on is not read for ever.
         most = _PIECES * params.get("n_predict", 0) + _MORE_PIECES
         with unreachable("the server cannot be reached"):
@@ -245,9 +248,9 @@ class OpenAITarget(Sampled):
                         break
                     parser.feed(data)
                 record.chunks.extend([at] * len(parser.pieces))
-                texts += parser.pieces
+                pieces += parser.pieces
                 parser.pieces.clear()
-                if "n_predict" in params and len(texts) > most:
+                if "n_predict" in params and len(pieces) > most:
                     parser.reason, parser.finished = "length", True
                 if parser.complete:
                     break
@@ -255,7 +258,7 @@ class OpenAITarget(Sampled):
             await trio.aclose_forcefully(stream)
         if not parser.finished:
             raise UpstreamUnavailable("the server ended the answer early", retry=True)
-        return self._answer(parser, record, texts)
+        return self._answer(parser, record, pieces)
 
     async def _embed(self, texts: list[str], record: Record) -> Answer:
         """By /v1/embeddings; its tokens are those of `usage`, where the server sends it."""
@@ -267,12 +270,12 @@ class OpenAITarget(Sampled):
             record.prompt_tokens = found.usage.prompt_tokens or 0
         return embedded(record, found.data, len(texts))
 
-    def _answer(self, parser: ChatParser, record: Record, texts: list[str]) -> Answer:
+    def _answer(self, parser: ChatParser, record: Record, pieces: list[str]) -> Answer:
         usage = parser.usage
         tokens = usage.completion_tokens if usage is not None else None
         # Some servers send a usage of zeros.
-        record.counted = tokens is not None and (tokens > 0 or not texts)
-        record.tokens = tokens if tokens and record.counted else len(texts)
+        record.counted = tokens is not None and (tokens > 0 or not pieces)
+        record.tokens = tokens if tokens and record.counted else len(pieces)
         self._done += 1
         self._uncounted += not record.counted
         self._thought += parser.thinks
@@ -280,9 +283,10 @@ class OpenAITarget(Sampled):
             record.prompt_tokens = usage.prompt_tokens or 0
             record.cached_tokens = usage.cached_tokens
             self._hidden += usage.reasoning_tokens > 0 and not parser.thinks
-        answer = Answer("".join(texts), parser.reason or "stop", parser.model, parser.id)
+        text = "".join(parser.texts)
+        answer = Answer(text, parser.reason or "stop", parser.model, parser.id)
         if not parser.calls:  # whose text is not what was generated
-            self.keep(record, answer)
+            self.keep(record, answer, "".join(pieces))
         return answer
 
     # -- after them ---------------------------------------------------------------------------

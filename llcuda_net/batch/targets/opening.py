@@ -73,7 +73,7 @@ async def open_target(
                     server, model=model, api_key=api_key, stall_timeout=stall_timeout
                 )
                 stack.push_async_callback(openai.aclose)
-                await openai.choose_model()
+                await openai.choose_model(embeds=prepare == "tell")
                 if prepare is not None:
                     await openai.prepare(chat=prepare == "ask")
                 yield openai

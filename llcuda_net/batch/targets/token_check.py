@@ -58,10 +58,15 @@ class Sampled:
     def __init__(self) -> None:
         self.samples: deque[Sample] = deque(maxlen=KEPT)
 
-    def keep(self, record: Record, answer: Answer) -> None:
-        """Keep an answer for the check."""
-        if answer.text:
-            self.samples.append(Sample(answer.text, record.tokens, answer.reason == "stop"))
+    def keep(self, record: Record, answer: Answer, output: str | None = None) -> None:
+        """Keep an answer for the check.
+
+        Args:
+            output: all that was generated; None: the answer's text.
+        """
+        output = answer.text if output is None else output
+        if output:
+            self.samples.append(Sample(output, record.tokens, answer.reason == "stop"))
 
     async def count(self, text: str) -> int:
         """The tokens of a text, by the server's own tokenizer.
