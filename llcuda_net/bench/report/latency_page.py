@@ -127,7 +127,7 @@ def _timeline(found: dict[str, Any]) -> plots.Figure | None:
     return plots.chart(
         "Each answer",
         series,
-        plots.Axis("seconds since the run's start, when it was meant to be sent"),
+        plots.Axis("intended moment, seconds of the run"),
         plots.Axis("end to end, ms"),
         caption="A queue that grows is a slope, a stall a falling edge.",
     )

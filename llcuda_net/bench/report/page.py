@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from llcuda_net.bench.report.cells import Table
 from llcuda_net.bench.report.plots import Figure
 from llcuda_net.errors import ConfigError
-from llcuda_net.util.numbers import plain
+from llcuda_net.util import numbers
 
 #: (value, name, interval): the few figures to be seen first.
 Card = tuple[str, str, str]
@@ -52,11 +52,56 @@ def page(
     title: str, document: dict[str, Any], cards: Sequence[Card], sections: Sequence[Section]
 ) -> str:
     """The whole page: what is wrong first, then the sections, then how to do it again."""
+    return _render(
+        title=title,
+        when=f"{moment(document)}, {document['tool']}",
+        document=document,
+        cards=cards,
+        sections=_shown(sections),
+        runs=[],
+        command=shlex.join(document["command"]),
+        settings=[[name, plain(value)] for name, value in document["settings"].items()],
+        machine=_machine(document),
+    )
+
+
+def overlaid(
+    title: str,
+    when: str,
+    runs: Sequence[tuple[str, dict[str, Any]]],
+    notes: Sequence[str],
+    sections: Sequence[Section],
+) -> str:
+    """A page of several runs: what is wrong with each, the sections, how each was run.
+
+    Args:
+        runs: their names and documents.
+        notes: to be read with the figures.
+    """
+    problems = [f"{name}: {text}" for name, found in runs for text in found["problems"]]
+    return _render(
+        title=title,
+        when=when,
+        document={"problems": problems, "cautions": list(notes)},
+        cards=[],
+        sections=_shown(sections),
+        runs=[
+            {"name": f"{name}, {moment(found)}", "command": shlex.join(found["command"])}
+            for name, found in runs
+        ],
+    )
+
+
+def _shown(sections: Sequence[Section]) -> list[Section]:
     shown = []
     for section in sections:
         section.figures = [figure for figure in section.figures if figure is not None]
         if section.figures or section.tables or section.alone:
             shown.append(section)
+    return shown
+
+
+def _render(**values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("llcuda_net.bench.report", ""),
         autoescape=True,
@@ -64,15 +109,13 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2").render(
-        title=title,
-        document=document,
-        cards=cards,
-        sections=shown,
-        command=shlex.join(document["command"]),
-        settings=(["Setting", ""], [[k, _plain(v)] for k, v in document["settings"].items()]),
-        machine=(["Machine and software", ""], _machine(document)),
-    )
+    return environment.get_template("page.html.j2").render(**values)
+
+
+def moment(document: dict[str, Any]) -> str:
+    """When the run began, to the minute."""
+    when = str(document["when"])
+    return f"{when[:10]} {when[11:16]} UTC" if when.endswith("+00:00") else when
 
 
 def _machine(document: dict[str, Any]) -> list[list[str]]:
@@ -88,9 +131,12 @@ def _machine(document: dict[str, Any]) -> list[list[str]]:
     return [[name, str(value)] for name, value in about]
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A setting in words."""
     if isinstance(value, dict):
-        return ", ".join(f"{k}={_plain(v)}" for k, v in value.items() if v is not None)
+        return ", ".join(f"{k}={plain(v)}" for k, v in value.items() if v is not None)
     if isinstance(value, list):
-        return ", ".join(map(_plain, value))
-    return plain(value) if isinstance(value, float) else str(value)
+        return ", ".join(map(plain, value))
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
+    return numbers.plain(value) if isinstance(value, float) else str(value)

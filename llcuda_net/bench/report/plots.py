@@ -6,6 +6,7 @@ page's CSS variables, so that a chart follows the reader's light or dark theme.
 
 from __future__ import annotations
 
+import html
 import io
 import math
 import re
@@ -19,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from llcuda_net.util.numbers import plain
+from llcuda_net.util.numbers import plain, three_digits
 
 #: Of the series, in turn; the page has each as --c0, --c1, …
 _SERIES = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#64748b")
@@ -34,7 +35,8 @@ _VARIABLES = {
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "llcuda",
-    "font.size": 9.5,
+    "font.size": 10,
+    "axes.labelsize": 10,
     "text.color": _TEXT,
     "axes.labelcolor": _TEXT,
     "axes.edgecolor": _SOFT,
@@ -49,6 +51,11 @@ _STYLE: Any = {
     "ytick.color": _SOFT,
     "legend.frameon": False,
 }
+#: Of the points of the series, in turn: told apart without colours, too.
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+#: Inches. Text of 10 points is some 10 px on a phone's width, and 14 px where two charts stand side
+#: by side on 1,200 px.
+_WIDTH, _HEIGHT = 4.8, 2.9
 #: Percentiles that are labelled on an axis of shares.
 _NINES = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 
@@ -76,8 +83,11 @@ class Series:
     """What is drawn: (x, y) in order, with intervals where they are known.
 
     Attributes:
-        kind: "line", "dots", "both", or "dashed" (a line for a model, not a measurement).
+        kind: "line", "dots", "both", "dashed" (a line for a model, not a measurement), or "steps"
+            (a histogram: each y holds from its x to the next).
         colour: its number; series of the same number belong together.
+        intervals, across: of y, and of x.
+        labels: a word beside each point.
     """
 
     name: str
@@ -85,14 +95,17 @@ class Series:
     kind: str = "line"
     colour: int = 0
     intervals: Sequence[tuple[float, float] | None] = ()
+    across: Sequence[tuple[float, float] | None] = ()
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A vertical line at x with a word beside it."""
+    """A line with a word beside it: vertical at x, or level at that y."""
 
     x: float
     label: str
+    level: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,46 +130,100 @@ def chart(
     series = [each for each in series if each.points]
     if not series:
         return None
-    with _drawing(6.4, 3.2) as drawing:
+    with _drawing(_WIDTH, _HEIGHT) as drawing:
         axes = drawing.subplots()
         for each in series:
             _draw(axes, each)
-        _lay_out(axes.xaxis, x, [p[0] for each in series for p in each.points])
+        flat = [p[0] for each in series for p in each.points]
+        flat += [end for each in series for ends in each.across if ends for end in ends]
+        _lay_out(axes.xaxis, x, flat)
         up = [p[1] for each in series for p in each.points]
         up += [end for each in series for ends in each.intervals if ends for end in ends]
+        up += [mark.x for mark in marks if mark.level]
         _lay_out(axes.yaxis, y, up)
         for mark in marks:
-            axes.axvline(mark.x, color=_SOFT, linestyle=(0, (4, 4)), linewidth=1)
-            axes.annotate(
-                mark.label,
-                (mark.x, 1.0),
-                xycoords=("data", "axes fraction"),
-                xytext=(4, -10),
-                textcoords="offset points",
+            _mark(axes, mark)
+        named = [each.name for each in series if each.name]
+        if len(named) > 1 or (named and named[0] not in (y.label, title)):
+            axes.legend(
+                loc="lower left",
+                bbox_to_anchor=(0, 1.0),
+                ncols=_columns(named),
+                borderaxespad=0.2,
+                columnspacing=1.2,
+                handlelength=1.6,
             )
-        if any(each.name for each in series):
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, borderaxespad=0.3)
-        return Figure(title, _svg(drawing, title), caption)
+        return Figure(title, _svg(drawing, title, caption), caption)
+
+
+def _columns(names: Sequence[str]) -> int:
+    """As many names beside each other as fit: each column is as wide as its longest name."""
+    for columns in range(len(names), 1, -1):
+        rows = math.ceil(len(names) / columns)
+        wide = [max(map(len, names[at : at + rows])) + 5 for at in range(0, len(names), rows)]
+        if sum(wide) <= 62:
+            return columns
+    return 1
+
+
+def _mark(axes: Any, mark: Mark) -> None:
+    style: Any = {"color": _SOFT, "linestyle": (0, (4, 4)), "linewidth": 1}
+    if mark.level:
+        axes.axhline(mark.x, **style)
+        axes.annotate(
+            mark.label,
+            (1.0, mark.x),
+            xycoords=("axes fraction", "data"),
+            xytext=(-3, 3),
+            textcoords="offset points",
+            ha="right",
+        )
+        return
+    axes.axvline(mark.x, **style)
+    axes.annotate(
+        mark.label,
+        (mark.x, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, -10),
+        textcoords="offset points",
+    )
 
 
 def bars(
     title: str, parts: Sequence[tuple[str, float]], unit: str, *, caption: str = ""
 ) -> Figure | None:
-    """One horizontal bar cut into parts, with a legend of the values; None without any."""
+    """Parts that follow each other, a row each, from where the one before ended; None without any.
+
+    Args:
+        parts: names and lengths.
+    """
     total = sum(value for _, value in parts)
     if total <= 0:
         return None
-    with _drawing(12.8, 0.9) as drawing:
+    with _drawing(_WIDTH, 0.45 + 0.27 * len(parts)) as drawing:
         axes = drawing.subplots()
         at = 0.0
-        for number, (name, value) in enumerate(parts):
-            colour = _SERIES[number % COLOURS]
-            axes.barh(0, value, left=at, color=colour, label=f"{name} {plain(value, 3)} {unit}")
+        for row, (_, value) in enumerate(parts):
+            axes.barh(row, value, left=at, height=0.7, color=_SERIES[row % COLOURS])
+            right = at + value / 2 <= total / 2
+            axes.annotate(
+                f"{three_digits(value)} {unit}",
+                (at + value if right else at, row),
+                xytext=(4 if right else -4, 0),
+                textcoords="offset points",
+                va="center",
+                ha="left" if right else "right",
+            )
             at += value
+        axes.set_yticks(range(len(parts)), [name for name, _ in parts])
+        axes.tick_params(axis="y", length=0, labelcolor=_TEXT)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
         axes.set_xlim(0, total)
-        axes.set_axis_off()
-        axes.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=8, borderaxespad=0)
-        return Figure(title, _svg(drawing, title), caption)
+        axes.set_xlabel(unit)
+        return Figure(title, _svg(drawing, title, caption), caption)
 
 
 def thin(points: Sequence[tuple[float, float]], most: int = 600) -> list[tuple[float, float]]:
@@ -179,6 +246,9 @@ def _drawing(width: float, height: float) -> Iterator[Drawing]:
 def _draw(axes: Any, series: Series) -> None:
     colour = _SERIES[series.colour % COLOURS]
     x, y = np.asarray(series.points, dtype=np.float64).T
+    if series.kind == "steps":
+        axes.stairs(y[:-1], x, color=colour, label=series.name or None, linewidth=1.8)
+        return
     dots = series.kind in ("dots", "both")
     axes.plot(
         x,
@@ -187,13 +257,18 @@ def _draw(axes: Any, series: Series) -> None:
         label=series.name or None,
         linestyle={"dots": "none", "dashed": (0, (5, 4))}.get(series.kind, "-"),
         linewidth=1.8,
-        marker="o" if dots else None,
+        marker=_MARKERS[series.colour % len(_MARKERS)] if dots else None,
         markersize=2.5 if len(x) > 60 else 4.5,
     )
+    bars: Any = {"fmt": "none", "ecolor": colour, "elinewidth": 1, "capsize": 3}
     for (at, _), ends in zip(series.points, series.intervals, strict=False):
         if ends is not None:
-            middle, half = (ends[0] + ends[1]) / 2, (ends[1] - ends[0]) / 2
-            axes.errorbar(at, middle, half, fmt="none", ecolor=colour, elinewidth=1, capsize=3)
+            axes.errorbar(at, (ends[0] + ends[1]) / 2, yerr=(ends[1] - ends[0]) / 2, **bars)
+    for (_, at), ends in zip(series.points, series.across, strict=False):
+        if ends is not None:
+            axes.errorbar((ends[0] + ends[1]) / 2, at, xerr=(ends[1] - ends[0]) / 2, **bars)
+    for point, word in zip(series.points, series.labels, strict=False):
+        axes.annotate(word, point, xytext=(5, 4), textcoords="offset points", fontsize=9)
 
 
 def spread_out(share: Any) -> Any:
@@ -244,7 +319,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else plain(round(value, 9))
 
 
-def _svg(drawing: Drawing, title: str) -> str:
+def _svg(drawing: Drawing, title: str, caption: str) -> str:
     """The drawing as an element: no header, no metadata, no ids that figures share."""
     file = io.StringIO()
     drawing.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -256,4 +331,6 @@ def _svg(drawing: Drawing, title: str) -> str:
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
-    return text.replace("<svg", '<svg role="img"', 1)
+    # What is seen is said once, to those who do not see it; its parts are not read one by one.
+    name = html.escape(f"{title}. {caption}" if caption else title, quote=True)
+    return text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)

@@ -59,7 +59,7 @@ def test_one_point_can_be_drawn_and_none_is_nothing() -> None:
 
 def test_bars_name_their_values() -> None:
     found = texts(plots.bars("t", [("queue", 1.0), ("prompt", 3.25)], "ms"))
-    assert {"queue 1 ms", "prompt 3.25 ms"} <= set(found)
+    assert {"queue", "1.00 ms", "prompt", "3.25 ms"} <= set(found)
 
 
 def test_thinning_keeps_both_ends() -> None:
