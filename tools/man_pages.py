@@ -31,7 +31,7 @@ _MODULES = {
     "llcuda-store": "store.command",
     "llcuda-top": "top.command",
     "llcuda-doctor": "doctor",
-    "llcuda-completion": "completion",
+    "llcuda-completion": "completion.command",
     "llcuda-bench": "bench.command",
     "llcuda-bench-latency": "bench.latency",
     "llcuda-bench-throughput": "bench.throughput",

@@ -20,7 +20,7 @@ from enum import IntEnum
 from types import FrameType
 from typing import Any, NoReturn
 
-from llcuda_net.cli import completer
+from llcuda_net.cli.completion import completer
 from llcuda_net.errors import ConfigError, ConnectError, EngineError, LlcudaError, RequestError
 from llcuda_net.util.terminal import echo, one_line, paint
 from llcuda_net.util.text_files import read_text

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from llcuda_net.cli import completer
 from llcuda_net.cli.common import Exit, Parser, VersionAction, called
+from llcuda_net.cli.completion import completer
 
 PROG = "llcuda"
 
@@ -57,7 +57,7 @@ COMMANDS = {
         "llcuda_net.cli.doctor", "what this machine has, and whether the kernels are right"
     ),
     "completion": Command(
-        "llcuda_net.cli.completion", "complete these commands in bash, zsh or fish"
+        "llcuda_net.cli.completion.command", "complete these commands in bash, zsh or fish"
     ),
 }
 

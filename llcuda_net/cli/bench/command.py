@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from llcuda_net.cli import completer
 from llcuda_net.cli.common import Exit, Parser
+from llcuda_net.cli.completion import completer
 
 PROG = "llcuda bench"
 _COMMANDS = {

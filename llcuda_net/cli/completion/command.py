@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from llcuda_net.cli.common import Exit, Parser, run_command
-from llcuda_net.cli.completer import SHELLS, code
+from llcuda_net.cli.completion.completer import SHELLS, code
 from llcuda_net.util.terminal import echo
 
 PROG = "llcuda completion"

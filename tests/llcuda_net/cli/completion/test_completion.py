@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from llcuda_net.cli.completer import PROGRAMS, SHELLS
-from llcuda_net.cli.completion import main
+from llcuda_net.cli.completion.command import main
+from llcuda_net.cli.completion.completer import PROGRAMS, SHELLS
 
 BIN = Path(sys.executable).parent
 
