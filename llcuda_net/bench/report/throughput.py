@@ -82,4 +82,6 @@ def saturation(found: dict[str, Any]) -> str:
         return f"saturated from {plain(at['from'])} requests/s on{less}"
     if at["carried"] == found["rates"][-1]["load"]:
         return f"not saturated: {carried}, the most that was offered"
-    return f"whether it is saturated cannot be told{': ' if carried else ''}{carried}"
+    text = f"whether it is saturated cannot be told{': ' if carried else ''}{carried}"
+    first = next(row for row in found["rates"] if row["load"] > (at["carried"] or 0.0))
+    return f"{text}; at {plain(first['load'])}: {first['saturated_why']}"

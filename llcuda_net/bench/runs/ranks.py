@@ -19,6 +19,7 @@ from llcuda_net.batch.targets.interface import Target
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.batch.targets.tokenizer import learn
 from llcuda_net.bench.report import document
+from llcuda_net.bench.runs import warmup
 from llcuda_net.bench.runs.once import Once, Say, once, self_test, silent
 from llcuda_net.bench.runs.settings import Access, Settings
 from llcuda_net.bench.statistics.estimates import student
@@ -44,13 +45,14 @@ class Load:
     Attributes:
         inflight: requests at once: of each rank (weak), or of all together (strong).
         mode: "weak" or "strong".
-        seconds, warmup: of measuring, and before it.
+        seconds: of measuring.
+        warmup: seconds before it; None: as long as an answer takes, by a pilot of all ranks.
     """
 
     inflight: int = 8
     mode: str = "weak"
     seconds: float = 5.0
-    warmup: float = 1.0
+    warmup: float | None = None
 
     def share(self, rank: int, ranks: int) -> int:
         """The requests that one rank keeps going.
@@ -111,11 +113,11 @@ async def point(
             chat=isinstance(target, OpenAITarget),
         )
         plan = Plan(
-            schedule=schedules.closed(inflight, load.warmup + load.seconds),
+            schedule=schedules.closed(inflight, warmup.LEAST + load.seconds),
             prompts=work.work,
             params=request.params,
             timeout=request.timeout,
-            warmup=load.warmup,
+            warmup=warmup.LEAST,
             seed=request.seed + communicator.rank,
         )
         if settings.kernels.work is not None or settings.kernels.post:
@@ -126,6 +128,15 @@ async def point(
             await communicator.barrier()
             ceiling = await self_test(plan, {path: target}, say, paced=False)
             await communicator.barrier()
+        before = load.warmup
+        if before is None:
+            before = await _settle(communicator, plan, {path: target}, say)
+        plan = replace(
+            plan,
+            schedule=schedules.closed(inflight, before + load.seconds),
+            warmup=before,
+            cooldown=before,
+        )
         start = await communicator.broadcast(
             time.monotonic() + _LEAD if communicator.rank == 0 else None
         )
@@ -145,6 +156,7 @@ async def point(
         "about": about,
         "cores": document.cores(),
         "inflight": inflight,
+        "warmup": found.warmup,
         **_figures(found, load),
         "problems": found.problems(Bounds(lag=settings.max_lag), ceiling),
         "self_test": None if ceiling is None else ceiling.as_dict(),
@@ -162,12 +174,31 @@ async def point(
     return {**together(everyone, merged), "mpi": mpi, "library": communicator.library}
 
 
+async def _settle(
+    communicator: Communicator, plan: Plan, targets: dict[str, Target], say: Say
+) -> float:
+    """The warm-up that all ranks need: each runs its own load as a pilot, all at the same time."""
+    await communicator.barrier()
+    own = await warmup.settle(
+        lambda seconds: replace(
+            plan, schedule=schedules.closed(plan.schedule.concurrency, seconds)
+        ),
+        targets,
+        (),
+        say=say,
+        label="rank 0:",
+    )
+    each = await communicator.gather(own.warmup)
+    longest: float = await communicator.broadcast(max(each) if each else None)
+    return longest
+
+
 def _figures(found: Once, load: Load) -> dict[str, Any]:
     """What one rank reached, for JSON."""
     length = load.seconds / BATCHES
     batches = [
         rates(found.records, begin, begin + length, batches=1, closed=True)["tokens_per_s"]["value"]
-        for begin in (load.warmup + i * length for i in range(BATCHES))
+        for begin in (found.begin + i * length for i in range(BATCHES))
     ]
     return {
         **found.rates(),
@@ -283,6 +314,13 @@ def together(everyone: list[dict[str, Any]], merged: dict[str, str]) -> dict[str
                 f"{len(there)} ranks share {there[0]['cores']} cores on one host: the client's"
                 " side does not scale beyond that"
             )
+    counts = [one["outcomes"] for one in everyone]
+    asked = sum(sum(each.values()) for each in counts)
+    lost = asked - sum(each["done"] for each in counts)
+    if lost:
+        cautions.append(
+            f"{lost} of {asked} requests got no answer: the percentiles are of the others"
+        )
     if known is not None and inflight > known:
         cautions.append(
             f"{inflight} requests at once, and the upstream has {known}"

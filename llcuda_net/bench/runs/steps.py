@@ -120,6 +120,7 @@ def describe(
     found: dict[str, Any] = {
         "load": step.load,
         "warmup": step.runs[0].warmup,
+        "seconds": step.runs[0].end - step.runs[0].begin,
         **{name: estimate.as_dict() for name, estimate in step.rates().items()},
         "goodput": None if slo is None else step.goodput(slo).as_dict(),
         "outcomes": outcomes(records),

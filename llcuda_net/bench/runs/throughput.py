@@ -27,6 +27,8 @@ from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, shared
 from llcuda_net.config.upstreams import without_credentials
 from llcuda_net.util.numbers import plain
 
+#: Least seconds of a load, where nothing is said.
+LEAST = 5.0
 #: Most seconds for the queue of a rate to settle, where it is not measured for longer.
 _SETTLE = 10.0
 #: Shares of the capacity that the rates "auto" offer.
@@ -40,7 +42,7 @@ class Sweep:
     Attributes:
         concurrency: workers of the closed loops, rising.
         rates: requests/s to offer, rising; "auto": shares of what the closed loops reached.
-        seconds: of each load.
+        seconds: of each load; None: LEAST, or twice as long as an answer.
         warmup: seconds before it; None: as long as each load needs, which a pilot run finds.
         drain: seconds after it for what is under way; None: until that has ended.
         rounds: over all loads, every second one backwards, each with a schedule of its own.
@@ -49,7 +51,7 @@ class Sweep:
 
     concurrency: Sequence[float] = (1.0, 2.0, 4.0, 8.0, 16.0)
     rates: Sequence[float] | str = "auto"
-    seconds: float = 5.0
+    seconds: float | None = None
     warmup: float | None = None
     rounds: int = 5
     slo: dict[str, float] | None = None
@@ -173,7 +175,7 @@ class ThroughputBench:
             lambda seconds: plan(step, self.sweep.rounds, seconds),
             {self._path: target},
             self._single,
-            most=max(_SETTLE, 2 * self.sweep.seconds),
+            most=max(_SETTLE, 2 * (self.sweep.seconds or LEAST)),
             floor=floor,
             say=self._say,
             label=f"{load}:",
@@ -191,7 +193,13 @@ class ThroughputBench:
         return self._plan(step, schedules.poisson(step.load, length, seed), number)
 
     def _length(self, step: Step) -> float:
-        return self._warmup(step) + self.sweep.seconds
+        return self._warmup(step) + self._seconds(step)
+
+    def _seconds(self, step: Step) -> float:
+        """Of a load, in seconds: in a window shorter than its answers nothing begins and ends."""
+        if self.sweep.seconds is not None:
+            return self.sweep.seconds
+        return LEAST if step.settled is None else max(LEAST, 2 * step.settled.answer)
 
     def _warmup(self, step: Step) -> float:
         """Of a load, in seconds."""

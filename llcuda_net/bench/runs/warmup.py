@@ -52,12 +52,14 @@ class Settled:
 
     Attributes:
         warmup: seconds to wait before the load is measured.
+        answer: seconds that one answer takes at most, or nearly.
         settled: False: the queue still grew after the longest pilot. Either the load is more than
             is carried, or so near to it that its latencies grow with the time for which they are
             measured.
     """
 
     warmup: float
+    answer: float
     settled: bool = True
 
 
@@ -75,7 +77,12 @@ async def alone(plan: Plan, targets: dict[str, Target], *, say: Say = silent) ->
     while len(found) < least:
         say(f"warm-up: how long does an answer take? {len(found)} answers")
         one = replace(
-            plan, schedule=closed(1, seconds), warmup=0.0, requests=most - len(found), drain=None
+            plan,
+            schedule=closed(1, seconds),
+            warmup=0.0,
+            requests=most - len(found),
+            drain=None,
+            cooldown=0.0,
         )
         records = await Run(one, targets).run()
         found += [record.latency for record in records if record.done]
@@ -98,7 +105,7 @@ async def settle(
 
     Args:
         plan: of the load, for a schedule of so many seconds.
-        single: what `alone` gave.
+        single: what `alone` gave; a closed loop does without.
         most: seconds for the queue; a closed loop has none, and is waited for.
         floor: seconds that are known to be needed, by `near_capacity` say; `most` at the most.
     """
@@ -107,9 +114,11 @@ async def settle(
     try:
         pilot = plan(limit)
     except ConfigError:  # so few requests that none comes in that time: they do not meet
-        return Settled(one_answer)
-    run = Run(replace(pilot, warmup=0.0, requests=None, drain=0.0), targets)
-    found = Settled(limit, settled=False)
+        return Settled(one_answer, one_answer)
+    if pilot.schedule.closed:  # it ends with its second answers, or their timeouts
+        pilot = plan(max(limit, 3 * pilot.timeout))
+    run = Run(replace(pilot, warmup=0.0, requests=None, drain=0.0, cooldown=0.0), targets)
+    found = Settled(limit, one_answer, settled=False)
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
@@ -126,9 +135,9 @@ async def settle(
                     enough = at >= most / 3
                     if enough:
                         queue = max(queue, relaxation(run.records, single, at))
-                needed = max(one_answer, MARGIN * slowest(run.records, at), queue)
-                if enough and at >= needed:
-                    found = Settled(needed)
+                answer = max(one_answer, MARGIN * slowest(run.records, at))
+                if enough and at >= max(answer, queue):
+                    found = Settled(max(answer, queue), answer)
                     nursery.cancel_scope.cancel()
 
         nursery.start_soon(watch)

@@ -82,7 +82,11 @@ def make_parser(tool: Tool) -> Parser:
         help="requests at once: of each rank (weak), or of all together (strong) (8)",
     )
     group.add_argument("--seconds", type=options.some_seconds, default=5.0, help="of measuring (5)")
-    group.add_argument("--warmup", type=options.seconds, default=1.0, help="before it (1)")
+    group.add_argument(
+        "--warmup",
+        type=options.seconds,
+        help="before it (as long as an answer takes, found by a pilot run; of a search 1)",
+    )
     group.add_argument(
         *("--repeats", "--iters"),
         dest="repeats",
@@ -268,7 +272,8 @@ def _sweep(args: argparse.Namespace, settings: Settings, load: Load) -> Swept:
                 "--inflight",
                 str(load.inflight),
             ),
-            *("--seconds", str(load.seconds), "--warmup", str(load.warmup)),
+            *("--seconds", str(load.seconds)),
+            *(() if load.warmup is None else ("--warmup", str(load.warmup))),
             *("--seed", str(request.seed), "--timeout", str(request.timeout)),
             "--cache-prompt" if request.cache_prompt else "--no-cache-prompt",
             *("--connections", str(args.connections), "--max-lag", str(args.max_lag)),

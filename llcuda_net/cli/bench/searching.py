@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: What is searched where nothing else is said.
 _DEFAULTS: dict[str, Any] = {"rows": 10_000_000, "dim": 768, "queries": 1, "k": 10, "gather": "mpi"}
+#: Seconds before searches are measured.
+_WARMUP = 1.0
 #: What goes with both kinds of work.
 _BOTH = (
     *("work", "sweep", "over", "mode", "seconds", "warmup", "repeats", "seed"),
@@ -86,6 +88,8 @@ def search_of(args: argparse.Namespace, parser: Parser) -> Search | None:
     for name, most in (("dim", MAX_DIM), ("k", MAX_K)):
         if what[name] > most:
             fail(f"--{name} must be at most {most}, not {what[name]}")
+    if args.warmup is None:
+        args.warmup = _WARMUP
     return Search(**what, mode=args.mode, seconds=args.seconds, warmup=args.warmup, seed=args.seed)
 
 

@@ -58,7 +58,11 @@ def make_parser(tool: Tool) -> Parser:
         metavar="R,R,…",
         help="requests/s; auto or none",
     )
-    group.add_argument("--seconds", type=options.some_seconds, default=5.0, help="of each load (5)")
+    group.add_argument(
+        "--seconds",
+        type=options.some_seconds,
+        help="of each load (5, or twice as long as its answers)",
+    )
     group.add_argument(
         "--warmup",
         type=options.seconds,

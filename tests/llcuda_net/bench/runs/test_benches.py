@@ -19,7 +19,7 @@ from llcuda_net.bench.runs.latency import Direct, LatencyBench
 from llcuda_net.bench.runs.settings import Access, Kernels, Request, Settings
 from llcuda_net.bench.runs.throughput import Sweep, ThroughputBench
 from llcuda_net.errors import ConfigError, ConnectError
-from tests.support.bench_targets import Fake
+from tests.support.bench_targets import Fake, Known, constant
 
 
 class Slots(Fake):
@@ -121,6 +121,28 @@ async def test_one_point_of_a_curve(autojump_clock: MockClock) -> None:
     assert found["metrics"]["ttft"]["p50"] == pytest.approx(10, rel=0.01)
     with pytest.raises(ConnectError, match="rank 0: nobody at a"):
         await ranks.point(Communicator(), settings(), ranks.Load())
+
+
+async def test_a_point_of_answers_as_long_as_its_window(autojump_clock: MockClock) -> None:
+    """All answers take 3.0 s, so 4 workers bring 4/3 a second, though 5 s have none or 8 ends."""
+    found = await ranks.point(
+        Communicator(), settings(a=Known(constant(3.0), None)), ranks.Load(inflight=4)
+    )
+    assert found is not None
+    assert found["requests_per_s"]["value"] == pytest.approx(4 / 3, rel=0.01)
+    assert found["tokens_per_s"]["value"] == pytest.approx(8 / 3, rel=0.01)
+    (rank,) = found["each"]
+    assert 3.0 < rank["warmup"] < 4.0
+    assert rank["outcomes"]["cut"] == 0
+    assert found["metrics"]["latency"]["count"] == rank["outcomes"]["done"]
+
+
+async def test_a_point_says_what_got_no_answer(autojump_clock: MockClock) -> None:
+    server = Fake()
+    server.fails = lambda number: ConnectError("lost") if number % 4 == 0 else None
+    found = await ranks.point(Communicator(), settings(a=server), ranks.Load(inflight=1))
+    assert found is not None
+    assert any("requests got no answer" in text for text in found["cautions"])
 
 
 def test_strong_scaling_shares_the_load_out() -> None:
