@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from llcuda_net.batch.record import Record
+from llcuda_net.batch.record import Outcome, Record
 from llcuda_net.batch.targets.interface import Target
 from llcuda_net.bench.runs.once import Say, silent
 from llcuda_net.bench.statistics.censored import observations, quantile
@@ -40,6 +40,8 @@ MOST = 30.0
 MARGIN = 1.1
 #: Of the answers without other load: the least, the most, and the seconds after which it is enough.
 _ALONE = (3, 20, 2.0)
+#: Share of a pilot's requests that are left when it ends, from which on it is plainly saturated.
+_PLAIN = 0.15
 #: Seconds from look to look at a pilot.
 _TICK = 0.1
 #: Seconds for a server to free what was cancelled.
@@ -108,8 +110,11 @@ async def settle(
         single: what `alone` gave; a closed loop does without.
         most: seconds for the queue; a closed loop has none, and is waited for.
         floor: seconds that are known to be needed, by `near_capacity` say; `most` at the most.
+            inf: the load is known to be more than is carried.
     """
     one_answer = max(LEAST, MARGIN * max(single, default=0.0))
+    if math.isinf(floor):  # it never settles, and its backlog is longer the longer it is let run
+        return Settled(one_answer, one_answer, settled=False)
     limit = max(most, 2 * one_answer)
     try:
         pilot = plan(limit)
@@ -144,6 +149,9 @@ async def settle(
         await run.run()
         nursery.cancel_scope.cancel()
     await trio.sleep(PAUSE)
+    cut = sum(record.outcome is Outcome.CUT for record in run.records)
+    if not found.settled and cut > _PLAIN * len(run.records):
+        return replace(found, warmup=one_answer)
     return found
 
 

@@ -74,16 +74,19 @@ async def test_it_is_longer_near_saturation(autojump_clock: MockClock) -> None:
 async def test_it_is_as_long_as_a_known_capacity_asks(autojump_clock: MockClock) -> None:
     assert near_capacity(8, 10) == pytest.approx(8.97, abs=0.01)
     assert near_capacity(10, 10) == near_capacity(11, 10) == math.inf
-    for floor, expected in ((5.0, 5.0), (math.inf, 30.0)):
+    for floor, expected in ((5.0, 5.0), (50.0, 30.0), (math.inf, LEAST)):
         found = await settle(
             lambda seconds: opened(5, seconds), {"gateway": Fake()}, [0.014] * 20, floor=floor
         )
-        assert found == Settled(expected, LEAST, settled=expected < 30)
+        assert found == Settled(expected, LEAST, settled=floor < 30)
 
 
 async def test_what_is_saturated_never_settles(autojump_clock: MockClock) -> None:
     server = Known(exponential(0.1), 1)
     found = await settled(server, 15)
+    assert not found.settled
+    assert found.warmup < 2.0  # a longer one would only make its backlog longer
+    found = await settled(Known(exponential(0.1), 1, 2), 10)
     assert (found.warmup, found.settled) == (warmup.MOST, False)
     assert server.active == 0
 
