@@ -29,7 +29,7 @@ from llcuda_net.upstream.engine.files import check_files
 from llcuda_net.upstream.engine.load_progress import show_progress
 from llcuda_net.upstream.engine.options import EngineOptions
 from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings, Launch, run_child
-from llcuda_net.upstream.engine.programs.program import Program
+from llcuda_net.upstream.engine.programs.program import Program, remedy_of
 from llcuda_net.upstream.engine.spare import identity, spare_engine, spare_settings
 from llcuda_net.upstream.model.gguf import ModelFile, read_model_file, show_path
 
@@ -305,7 +305,7 @@ class Engine:
 
     def _refusal(self, end: ChildEnd) -> EngineError:
         if end.unusable:
-            remedy = "name a llama-server with --engine PATH, or give one's address with --upstream"
+            remedy = remedy_of(end.why)
             if not self.program.builtin:
                 remedy = "name another one with --engine PATH, or use --engine builtin"
             return EngineError(

@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from llcuda_net.errors import EngineError
-from llcuda_net.upstream.engine.programs.program import Device, Program
+from llcuda_net.upstream.engine.programs.program import Device, Program, remedy_of
 
 #: Seconds for an answer. The first start of a CUDA program may compile its kernels.
 TIMEOUT = 60.0
@@ -81,8 +81,8 @@ async def probe_program(path: Path | None) -> Program:
         program = await _probe_builtin()
         if program.unusable:
             raise EngineError(
-                f"the built-in engine cannot run on this machine ({program.unusable}); name a "
-                "llama-server with --engine PATH, or give one's address with --upstream"
+                "the built-in engine cannot run on this machine"
+                f" ({program.unusable}); {remedy_of(program.unusable)}"
             )
         return program
     return await _probe_binary(path)

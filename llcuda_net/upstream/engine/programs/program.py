@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,3 +98,13 @@ class Program:
             ],
             **({"unusable": self.unusable} if self.unusable else {}),
         }
+
+
+def remedy_of(why: str) -> str:
+    """What to do where the built-in engine cannot run, for the reason that its process gave."""
+    others = "name a llama-server with --engine PATH, or give one's address with --upstream"
+    missing = re.search(r"(lib[\w.+-]+?\.so[.\d]*): cannot open shared object file", why)
+    if missing is None:
+        return others
+    package = " (Debian, Ubuntu: apt install libgomp1)" if "libgomp" in missing[1] else ""
+    return f"install {missing[1]}{package}, or {others}"

@@ -187,6 +187,14 @@ async def test_no_wheel_for_this_machine(tiny: Path, stand_in: Callable[[str], N
     assert "--upstream" in message
 
 
+async def test_a_library_that_is_missing_is_named(
+    tiny: Path, stand_in: Callable[[str], None]
+) -> None:
+    stand_in("raise ImportError('libgomp.so.1: cannot open shared object file: No such file')")
+    message = await refusal(EngineOptions(tiny))
+    assert "install libgomp.so.1 (Debian, Ubuntu: apt install libgomp1), or name" in message
+
+
 async def test_layers_for_a_gpu_that_is_not_there(
     tiny: Path, stand_in: Callable[[str], None]
 ) -> None:
