@@ -33,7 +33,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 def table(found: dict[str, Any], kind: str) -> Table:
     """A row per load; `kind` is "concurrency" or "rates"."""
     rows: list[Row] = found[kind]
-    heads = ["concurrency" if kind == "concurrency" else "offered, requests/s"]
+    heads = ["concurrency" if kind == "concurrency" else f"offered, {workload.moment(found)}/s"]
     heads += ["tokens/s (95 % interval)", "requests/s", "TTFT p50, ms", "p99", "TPOT p50, ms"]
     slo = found["settings"]["slo"]
     if slo:
@@ -75,11 +75,11 @@ def knee(found: dict[str, Any]) -> str:
 
 def saturation(found: dict[str, Any]) -> str:
     """From which rate on less is carried than offered, in words."""
-    at = found["saturation"]
-    carried = "" if at["carried"] is None else f"{plain(at['carried'])} requests/s are carried"
+    at, what = found["saturation"], workload.moment(found)
+    carried = "" if at["carried"] is None else f"{plain(at['carried'])} {what}/s are carried"
     if at["from"] is not None:
         less = f" ({carried})" if carried else ""
-        return f"saturated from {plain(at['from'])} requests/s on{less}"
+        return f"saturated from {plain(at['from'])} {what}/s on{less}"
     if at["carried"] == found["rates"][-1]["load"]:
         return f"not saturated: {carried}, the most that was offered"
     text = f"whether it is saturated cannot be told{': ' if carried else ''}{carried}"

@@ -35,6 +35,12 @@ def lines(found: dict[str, Any]) -> list[str]:
     return [*out, ""] if out else []
 
 
+def moment(found: dict[str, Any]) -> str:
+    """What a moment of a schedule started, in the plural."""
+    named = (found.get("workload") or {}).get("workload") or {}
+    return "sessions" if named.get("turns") else "requests"
+
+
 def _pair(name: str, both: dict[str, Any]) -> str:
     wanted, came = both["wanted"], both["came"]
     heard = "not counted" if came is None else three_digits(came["mean"])

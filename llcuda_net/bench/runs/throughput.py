@@ -130,7 +130,8 @@ class ThroughputBench:
             await self._over(self.concurrency, self._closed, "concurrency {}", target, after)
             self.rates = [Step(rate) for rate in self._offered()]
             capacity = self._capacity()
-            await self._over(self.rates, self._open, "{} requests/s", target, after, capacity)
+            words = f"{{}} {self._work.moment}/s"
+            await self._over(self.rates, self._open, words, target, after, capacity)
             await learn(target, self._about, settings.tokenizer)
 
     async def _over(
@@ -222,24 +223,29 @@ class ThroughputBench:
         )
 
     def _capacity(self) -> float | None:
-        """The requests/s beyond which more concurrency brought no more; None: it still rises."""
+        """The requests/s beyond which more concurrency brought no more; None: it still rises.
+
+        Of sessions their number: a rate of these brings as many requests as they have turns.
+        """
         measured = [step for step in self.concurrency if step.runs]
         rates = [step.rates() for step in measured]
         bend = knee([step.load for step in measured], [each["tokens_per_s"] for each in rates])
         if bend.load is None:
             return None
-        return max(each["requests_per_s"].value for each in rates)
+        return max(each["requests_per_s"].value for each in rates) / self._work.turns
 
     def _reached(self) -> float | None:
         """The requests/s that the closed loops reached for sure."""
         lows = [step.rates()["requests_per_s"].low for step in self.concurrency if step.runs]
-        return max((low for low in lows if low is not None), default=None)
+        known = [low / self._work.turns for low in lows if low is not None]
+        return max(known, default=None)
 
     def _offered(self) -> Sequence[float]:
         """The rates to offer."""
         if not isinstance(self.sweep.rates, str):
             return self.sweep.rates
         capacity = max(step.rates()["requests_per_s"].value for step in self.concurrency)
+        capacity /= self._work.turns
         return [float(f"{share * capacity:.3g}") for share in _SHARES] if capacity > 0 else []
 
     # -- the figures --------------------------------------------------------------------------
@@ -299,7 +305,9 @@ class ThroughputBench:
             "from": min(over, default=None),
             "carried": max((r for r in under if not over or r < min(over)), default=None),
         }
-        found["cautions"] += [*self._work.notes, *self._cautions(found)]
+        before = [run.warmup for step in (*self.concurrency, *self.rates) for run in step.runs]
+        found["cautions"] += self._work.cautions(min(before, default=0.0))
+        found["cautions"] += self._cautions(found)
 
     def _cautions(self, found: dict[str, Any]) -> list[str]:
         told = []

@@ -23,6 +23,7 @@ from llcuda_net.bench.workload.quantiles import draw
 from llcuda_net.bench.workload.replays import Replay
 from llcuda_net.bench.workload.texts import WORDS as VOCABULARY
 from llcuda_net.errors import ConnectError, RequestError
+from llcuda_net.util.numbers import plain
 
 #: How often every word is in the two prompts by which sizes are measured. All words are in them, as
 #: in a long text of a workload: no chance is in what a word is on average.
@@ -117,6 +118,27 @@ class Fitted:
         """Turns of a session on average, caps and the end of a run not considered."""
         turns = self.work.workload.turns if isinstance(self.work, Generated) else None
         return 1.0 if turns is None else turns.mean
+
+    @property
+    def moment(self) -> str:
+        """What a moment of a schedule starts, in the plural."""
+        return "sessions" if self.turns > 1 else "requests"
+
+    def cautions(self, warmup: float) -> list[str]:
+        """What a reader of the figures must know of the work.
+
+        Args:
+            warmup: seconds before what is measured.
+        """
+        work, found = self.work, list(self.notes)
+        if isinstance(work, Generated) and work.workload.think is not None:
+            thinking = (self.turns - 1) * work.workload.think.mean * work.think
+            if warmup < thinking:
+                found.append(
+                    f"a session thinks for {plain(thinking, 2)} s on average, and the warm-up took"
+                    f" {plain(warmup, 2)} s: later turns are fewer than in the long run (--warmup)"
+                )
+        return found
 
     def as_dict(self) -> dict[str, Any] | None:
         """For a document: name, version, parameters, sizes and caps; None of prompts."""

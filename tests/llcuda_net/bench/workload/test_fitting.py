@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets.interface import Answer
 from llcuda_net.bench.workload import schedules
-from llcuda_net.bench.workload.fitting import What, Window, fit, measure_sizes
+from llcuda_net.bench.workload.fitting import Fitted, What, Window, fit, measure_sizes
 from llcuda_net.bench.workload.generator import Generated, Sizes
 from llcuda_net.bench.workload.load import Plan, Run
 from llcuda_net.bench.workload.prompts import Prompts
@@ -143,6 +143,18 @@ async def test_where_only_prompts_are_counted_they_say_what_a_token_is(
     assert "counting does not count the tokens of texts to embed" in found.notes[0]
 
 
+def test_a_warm_up_shorter_than_a_session_is_noted() -> None:
+    chat = Fitted(What(workload="chat", think=2.0).work(), ("one",))
+    assert chat.turns == pytest.approx(2.48, abs=0.01)
+    assert chat.moment == "sessions"
+    assert chat.cautions(60.0) == ["one"]
+    (_, said) = chat.cautions(2.0)
+    assert said.startswith("a session thinks for 21 s on average, and the warm-up took 2 s")
+    for other in (What(workload="code"), What(prompts="x")):
+        found = Fitted(other.work())
+        assert (found.turns, found.moment, found.cautions(0.0)) == (1.0, "requests", [])
+
+
 def test_what_a_document_says(tmp_path: Path) -> None:
     found = found_of(What(workload="chat@1", seed=7, think=0.5))
     assert found["workload"]["name"] == "chat"
@@ -158,8 +170,6 @@ def test_what_a_document_says(tmp_path: Path) -> None:
 
 
 def found_of(what: What) -> dict[str, Any]:
-    from llcuda_net.bench.workload.fitting import Fitted
-
     found = Fitted(what.work()).as_dict()
     assert found is not None
     return found
