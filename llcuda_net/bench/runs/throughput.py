@@ -33,6 +33,8 @@ LEAST = 5.0
 _SETTLE = 10.0
 #: Shares of the capacity that the rates "auto" offer.
 _SHARES = (0.25, 0.5, 0.75, 0.9, 1.0, 1.25)
+#: Of which such a rate must bring so many in the time, on average: else there may be none.
+_FEW = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class ThroughputBench:
         self._say = say
         self._work = Fitted(settings.request.what.work())
         self._runs = 0
+        self._few: list[float] = []
         self._ceiling: Ceiling | None = None
         self._about: dict[str, Any] = {}
         self._path = SERVER
@@ -246,7 +249,9 @@ class ThroughputBench:
             return self.sweep.rates
         capacity = max(step.rates()["requests_per_s"].value for step in self.concurrency)
         capacity /= self._work.turns
-        return [float(f"{share * capacity:.3g}") for share in _SHARES] if capacity > 0 else []
+        rates = [float(f"{share * capacity:.3g}") for share in _SHARES] if capacity > 0 else []
+        self._few = [rate for rate in rates if rate * self.sweep.seconds < _FEW]
+        return [rate for rate in rates if rate not in self._few]
 
     # -- the figures --------------------------------------------------------------------------
 
@@ -307,6 +312,12 @@ class ThroughputBench:
         }
         before = [run.warmup for step in (*self.concurrency, *self.rates) for run in step.runs]
         found["cautions"] += self._work.cautions(min(before, default=0.0))
+        if self._few:
+            words = ", ".join(plain(rate, 4) for rate in self._few)
+            found["cautions"].append(
+                f"{words} {self._work.moment}/s were not offered: of such a rate under {_FEW} come"
+                f" in {plain(self.sweep.seconds)} s (--seconds)"
+            )
         found["cautions"] += self._cautions(found)
 
     def _cautions(self, found: dict[str, Any]) -> list[str]:
