@@ -58,11 +58,12 @@ class Settled:
         settled: False: the queue still grew after the longest pilot. Either the load is more than
             is carried, or so near to it that its latencies grow with the time for which they are
             measured.
+        answer: seconds that one answer takes at most, or nearly.
     """
 
     warmup: float
-    answer: float
     settled: bool = True
+    answer: float = LEAST
 
 
 async def alone(plan: Plan, targets: dict[str, Target], *, say: Say = silent) -> list[float]:
@@ -114,16 +115,16 @@ async def settle(
     """
     one_answer = max(LEAST, MARGIN * max(single, default=0.0))
     if math.isinf(floor):  # it never settles, and its backlog is longer the longer it is let run
-        return Settled(one_answer, one_answer, settled=False)
+        return Settled(one_answer, False, one_answer)
     limit = max(most, 2 * one_answer)
     try:
         pilot = plan(limit)
     except ConfigError:  # so few requests that none comes in that time: they do not meet
-        return Settled(one_answer, one_answer)
+        return Settled(one_answer, answer=one_answer)
     if pilot.schedule.closed:  # it ends with its second answers, or their timeouts
         pilot = plan(max(limit, 3 * pilot.timeout))
     run = Run(replace(pilot, warmup=0.0, requests=None, drain=0.0, cooldown=0.0), targets)
-    found = Settled(limit, one_answer, settled=False)
+    found = Settled(limit, False, one_answer)
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
@@ -142,7 +143,7 @@ async def settle(
                         queue = max(queue, relaxation(run.records, single, at))
                 answer = max(one_answer, MARGIN * slowest(run.records, at))
                 if enough and at >= max(answer, queue):
-                    found = Settled(max(answer, queue), answer)
+                    found = Settled(max(answer, queue), answer=answer)
                     nursery.cancel_scope.cancel()
 
         nursery.start_soon(watch)
