@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.bench.report import plots, scaling
-from llcuda_net.bench.report.cells import RATES, Table, rate_of
+from llcuda_net.bench.report.cells import RATES, Table, interval, rate_of
 from llcuda_net.bench.report.page import Card, Section
 from llcuda_net.bench.report.page import page as whole
 from llcuda_net.bench.statistics.fits import Fit
@@ -62,9 +62,10 @@ def _ranks(found: dict[str, Any]) -> Table:
 def _cards(found: dict[str, Any]) -> list[Card]:
     last, over, rate = found["rows"][-1], found["over"], rate_of(found)
     speed = three_digits(last[rate]["value"])
-    cards = [(speed, f"{RATES[rate]} with {last['size']} {over}", "")]
-    if last["speedup"] is not None:
-        cards.append((f"{last['speedup']['value']:.2f}", f"speedup with {last['size']}", ""))
+    cards = [(speed, f"{RATES[rate]} with {last['size']} {over}", interval(last[rate]))]
+    if (gained := last["speedup"]) is not None:
+        value = three_digits(gained["value"])
+        cards.append((value, f"speedup with {last['size']}", interval(gained)))
         cards.append((f"{last['efficiency']:.0%}", "efficiency", ""))
     return cards
 

@@ -138,7 +138,7 @@ def _peak(
     if not holds:
         return None, "the law does not hold for these points"
     if not kappa.low:
-        return None, "the interval of kappa holds 0, and then throughput has no peak"
+        return None, "the interval of kappa holds 0, so that throughput may have none"
     bend = value["bend"]
     if bend >= 1:
         return None, "throughput only falls"
