@@ -31,6 +31,7 @@ def lines(found: dict[str, Any]) -> list[str]:
             f"{found['schedule']}; {counts(summary)}",
             "",
             *grid(*table("ms (95 % interval)", summary)),
+            *reasons(summary),
             "",
         ]
         if summary["phases"]:
@@ -38,6 +39,11 @@ def lines(found: dict[str, Any]) -> list[str]:
             out += [f"by phase, mean ms, as the server reports it: {', '.join(phases)}", ""]
         if "post" in summary:
             out += [f"work on each answer ({found['post']}): {_brief(summary['post'])}", ""]
+    if found.get("carried"):
+        requests, tokens = (
+            estimate(each) for each in map(found["carried"].get, ("requests_per_s", "tokens_per_s"))
+        )
+        out += [f"carried: {requests} requests/s, {tokens} tokens/s", ""]
     for metric, cost in found.get("cost", {}).items():
         if cost is not None:
             out.append(
@@ -76,6 +82,32 @@ def table(corner: str, summary: dict[str, Any]) -> Table:
     return [heads[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
+def reasons(summary: dict[str, Any]) -> list[str]:
+    """Why some figures of the table are missing, or have no interval: a line a reason."""
+    found: dict[str, list[str]] = {}
+    for name in _ROWS:
+        metric = summary["metrics"][name]
+        for key in ("mean", *PERCENTILES):
+            estimate = metric.get(key)
+            why = metric.get("why", {}).get(key) if estimate is None else estimate.get("why")
+            if why:
+                lacks = "no" if estimate is None else "no interval:"
+                found.setdefault(f"{lacks} {{}}: {why}", []).append(f"{key} {NAMES[name]}")
+    return [text.format(_enumerate(figures)) for text, figures in found.items()]
+
+
+def _enumerate(figures: list[str]) -> str:
+    """ "p90, p99 of TTFT, end to end" of "p90 TTFT", "p99 TTFT", "p90 end to end" and so on."""
+    names: dict[str, list[str]] = {}
+    for figure in figures:
+        key, _, name = figure.partition(" ")
+        names.setdefault(key, []).append(name)
+    keys: dict[str, list[str]] = {}
+    for key, each in names.items():
+        keys.setdefault(", ".join(each), []).append(key)
+    return "; ".join(f"{', '.join(each)} of {name}" for name, each in keys.items())
+
+
 def counts(summary: dict[str, Any]) -> str:
     """Its requests by outcome, in words."""
     kinds = [f"{count} {name}" for name, count in summary["outcomes"].items() if count]
@@ -90,7 +122,7 @@ def client(found: dict[str, Any]) -> str:
     """How this client itself did, in words."""
     own = found["client"]
     lag = own["lag"]
-    share = max(own["cpu_share"])
+    share = max(own["cpu_share"], default=0.0)
     p99 = lag.get("p99")
     worst = f"p99 {estimate(p99, ' ms')}, " if p99 else ""
     text = f"this client had a dispatch lag of {worst}max {three_digits(lag.get('max', 0.0))} ms,"

@@ -49,9 +49,7 @@ def table(found: dict[str, Any], kind: str) -> Table:
             estimate(row["tokens_per_s"]),
             estimate(row["requests_per_s"]),
             *(
-                three_digits(row["metrics"][metric][key]["value"])
-                if row["metrics"][metric].get(key)
-                else "-"
+                estimate(row["metrics"][metric].get(key))
                 for metric, key in (("ttft", "p50"), ("ttft", "p99"), ("tpot", "p50"))
             ),
         ]

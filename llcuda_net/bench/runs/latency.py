@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llcuda_net.batch.record import DIRECT, GATEWAY
+from llcuda_net.batch.record import DIRECT, GATEWAY, Record, measured
 from llcuda_net.batch.targets.interface import Target
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.batch.targets.opening import Api
@@ -17,10 +16,12 @@ from llcuda_net.bench.runs.once import Once, Say, once, self_test, silent
 from llcuda_net.bench.runs.settings import Settings
 from llcuda_net.bench.statistics.estimates import student
 from llcuda_net.bench.statistics.lengths import lengths, sessions
+from llcuda_net.bench.statistics.samples import of_records
 from llcuda_net.bench.statistics.summary import (
     difference,
     distribution,
     headline,
+    over_runs,
     summarise,
 )
 from llcuda_net.bench.workload import replays, schedules
@@ -34,6 +35,8 @@ from llcuda_net.config.upstreams import without_credentials
 from llcuda_net.errors import ConfigError
 from llcuda_net.util.numbers import plain
 
+#: Added to the seed of a rehearsal: its moments are no measured run's.
+_REHEARSAL = 1_000_003
 #: Numbers of different repetitions must differ, so that pairs are not mixed up.
 _APART = 10_000_000
 #: The word for the upstream that was started, in place of an address.
@@ -66,7 +69,9 @@ class Load:
         concurrency: workers of a closed loop.
         seconds, warmup: of measuring, and before it.
         requests: end after so many.
-        repeats: of the whole run.
+        repeats: of the whole run, each with a schedule of its own. With two or more, another run
+            goes before them, a rehearsal that is not measured: it tells how long the server's
+            queue remembers, see `statistics.repeats`.
     """
 
     rate: float | None = None
@@ -75,7 +80,7 @@ class Load:
     seconds: float = 20.0
     warmup: float = 2.0
     requests: int | None = None
-    repeats: int = 3
+    repeats: int = 5
 
     def schedule(self, seed: int) -> Schedule:
         """The moments of one repetition.
@@ -113,7 +118,8 @@ class LatencyBench:
         say: takes a line that says how far it has come.
 
     Attributes:
-        runs: fills as it goes on.
+        runs: the complete ones; fills as it goes on.
+        rehearsal: the run before them; None: there is none yet, or one repeat only.
 
     Raises:
         ConfigError: the prompts or the schedule are wrong.
@@ -125,6 +131,7 @@ class LatencyBench:
         self.settings = settings
         self.load = load
         self.runs: list[Once] = []
+        self.rehearsal: Once | None = None
         self._direct = direct
         self._say = say
         self._work = Fitted(settings.request.what.work())
@@ -181,6 +188,11 @@ class LatencyBench:
             after, self._post = settings.kernels.prepare()
             if settings.self_test:
                 self._ceiling = await self_test(self._plan(0), targets, self._say)
+            if self.load.repeats > 1:
+                plan = self._plan(_REHEARSAL)
+                self.rehearsal = await once(
+                    plan, targets, after=after, say=self._say, label="rehearsal:"
+                )
             for repeat in range(self.load.repeats):
                 label = f"run {repeat + 1} of {self.load.repeats}:"
                 plan = self._plan(repeat)
@@ -224,12 +236,17 @@ class LatencyBench:
             chat=self._chat,
         )
 
+    def records(self) -> list[Record]:
+        """Every request of the complete runs, those of their warm-up, too."""
+        return [record for run in self.runs for record in run.records]
+
     # -- the figures --------------------------------------------------------------------------
 
     def figures(self, found: dict[str, Any]) -> None:
         """Fill the document with what the runs gave."""
-        seed, both = self.settings.request.seed, DIRECT in self._about
-        everything = [record for run in self.runs for record in run.measured]
+        both = DIRECT in self._about
+        repeats = [run.measured for run in self.runs]
+        before = [] if self.rehearsal is None else self.rehearsal.measured
         found["schedule"] = self._schedule.describe(sessions=self._work.turns > 1)
         if self._work.as_dict() is not None:
             found["schedule"] += f" of {self._work.work.described}"
@@ -238,32 +255,34 @@ class LatencyBench:
         found["paths"] = {
             path: {
                 "about": about,
-                **summarise([r for r in everything if r.path == path], seed=seed),
+                **summarise(
+                    [measured(repeat, path) for repeat in repeats],
+                    rehearsal=measured(before, path),
+                ),
             }
             for path, about in self._about.items()
         }
         found["repetitions"] = self._repetitions()
         found["workload"] = self._work.as_dict()
-        found["lengths"] = lengths(everything)
-        records = [record for run in self.runs for record in run.records]
-        found["sessions"] = sessions(records, everything, seed=seed)
+        found["lengths"] = lengths([record for repeat in repeats for record in repeat])
+        found["sessions"] = sessions(self.records(), repeats)
         if both:
             found["cost"] = {
-                metric: difference(everything, metric, seed=seed)
+                metric: difference(repeats, metric)
                 for metric in ("service_ttft", "tpot", "service")
             }
         found["rates"] = [run.rates() for run in self.runs]
         found["texts_per_s"] = self._texts(found["rates"])
+        found["carried"] = over_runs(found["rates"])
         found["timeline"] = [
             [round(record.intended, 4), round(record.latency * 1e3, 3), record.path, number]
             for number, run in enumerate(self.runs)
             for record in run.measured
             if record.done
         ]
-        lags = [[record.lag] for record in everything if not math.isnan(record.lag)]
         ceiling = self._ceiling
         found["client"] = {
-            "lag": distribution(lags, seed=seed),
+            "lag": distribution([of_records(repeat, "lag") for repeat in repeats]),
             "cpu_share": [run.cpu_share for run in self.runs],
             "self_test": None if ceiling is None else ceiling.as_dict(),
         }
@@ -284,8 +303,8 @@ class LatencyBench:
         repetitions: dict[str, list[float]] = {}
         for path in self._about:
             for run in self.runs:
-                own = [record for record in run.measured if record.path == path]
-                for name, value in headline(summarise(own)).items():
+                own = measured(run.records, path)
+                for name, value in headline(own).items():
                     key = f"{name}, direct" if path == DIRECT else name
                     repetitions.setdefault(key, []).append(value)
         return {k: values for k, values in repetitions.items() if len(values) == len(self.runs)}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
-
-import numpy as np
 
 from llcuda_net.batch.record import METRICS, Record, outcomes
 from llcuda_net.bench.runs.once import Once
 from llcuda_net.bench.runs.warmup import Settled
 from llcuda_net.bench.statistics.censored import observations, quantile
-from llcuda_net.bench.statistics.estimates import Estimate, student
+from llcuda_net.bench.statistics.estimates import Estimate, not_negative, student
+from llcuda_net.bench.statistics.samples import of_records
 from llcuda_net.bench.statistics.saturation import Saturation, judge, window
-from llcuda_net.bench.statistics.summary import BATCHES, distribution, phases, rates
+from llcuda_net.bench.statistics.summary import distribution, over_runs, phases
 from llcuda_net.bench.workload.validity import Bounds, Ceiling
 
 #: What is reported of each load besides its rates.
@@ -36,15 +34,9 @@ class Step:
     settled: Settled | None = None
 
     def rates(self) -> dict[str, Estimate]:
-        """Tokens/s and requests/s, by the rounds where there are three, else by batches of one."""
-        each = [run.rates() for run in self.runs]
-        found = {}
-        for name in ("tokens_per_s", "requests_per_s"):
-            values = [one[name]["value"] for one in each]
-            estimate = student(values) if len(values) >= 3 else _pooled(self.runs, name)
-            assert estimate is not None
-            found[name] = not_negative(estimate)
-        return found
+        """Tokens/s and requests/s, by the rounds; of one round alone without an interval."""
+        each = over_runs([run.rates() for run in self.runs])
+        return {name: Estimate.from_dict(found) for name, found in each.items()}
 
     def saturation(self, reached: float | None) -> Saturation:
         """Whether this rate is more than is carried.
@@ -70,7 +62,7 @@ class Step:
         ]
         estimate = student(values)
         assert estimate is not None
-        return not_negative(estimate) if len(values) >= 3 else Estimate(estimate.value)
+        return not_negative(estimate)
 
     def repetitions(self) -> dict[str, list[float]]:
         """One value a round, for comparisons."""
@@ -82,12 +74,6 @@ class Step:
         return {name: values for name, values in found.items() if min(values, default=0) > 0}
 
 
-def not_negative(estimate: Estimate) -> Estimate:
-    """The estimate of something that cannot be below nothing."""
-    low = estimate.low
-    return Estimate(estimate.value, None if low is None else max(0.0, low), estimate.high)
-
-
 def keeps(record: Record, slo: dict[str, float]) -> bool:
     """Whether an answer came, and within every bound; what has no such time keeps it."""
     if not record.done:
@@ -97,19 +83,6 @@ def keeps(record: Record, slo: dict[str, float]) -> bool:
         if value is not None and value > bound:
             return False
     return True
-
-
-def _pooled(runs: list[Once], name: str) -> Estimate | None:
-    """By batches within the runs: what differs between runs is not in this interval."""
-    values: list[float] = []
-    for run in runs:
-        edges = np.linspace(run.begin, run.end, BATCHES + 1)
-        for begin, end in pairwise(edges):
-            one = rates(
-                run.records, float(begin), float(end), batches=1, closed=run.schedule.closed
-            )
-            values.append(one[name]["value"])
-    return student(values)
 
 
 def describe(
@@ -125,7 +98,7 @@ def describe(
         "goodput": None if slo is None else step.goodput(slo).as_dict(),
         "outcomes": outcomes(records),
         "metrics": {},
-        "phases": phases([record for record in records if record.done]),
+        "phases": phases([run.measured for run in step.runs]),
         "cpu_share": max(run.cpu_share for run in step.runs),
         "problems": [
             (number, text)
@@ -134,9 +107,7 @@ def describe(
         ],
     }
     for name in _METRICS:
-        get = METRICS[name][1]
-        values = [get(record) for record in records if record.done]
-        metric = distribution([[value] for value in values if value is not None])
+        metric = distribution([of_records(run.measured, name) for run in step.runs])
         metric.pop("histogram", None)
         found["metrics"][name] = metric
     return found

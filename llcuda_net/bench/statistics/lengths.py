@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llcuda_net.batch.record import Outcome, Record
+from llcuda_net.bench.statistics.samples import of_records
 from llcuda_net.bench.statistics.summary import distribution
 from llcuda_net.util.quantile import quantile
 
@@ -45,13 +46,13 @@ def _shape(values: Sequence[int]) -> dict[str, float | None]:
 
 
 def sessions(
-    records: Sequence[Record], counted: Sequence[Record], *, seed: int = 0
+    records: Sequence[Record], repeats: Sequence[Sequence[Record]]
 ) -> dict[str, Any] | None:
     """How sessions went, and first turns beside later ones; None: there are no sessions.
 
     Args:
         records: all of the runs, each session's numbers being its own.
-        counted: those that are measured.
+        repeats: those that are measured, by run.
 
     Returns:
         `begun`, of which `ended` whole, `broken` by a turn without an answer, and `open` when the
@@ -71,12 +72,15 @@ def sessions(
         "open": len(begun - ended - broken),
     }
     for name, later in (("first", False), ("later", True)):
-        turns = [r for r in counted if r.session is not None and (r.turn > 0) is later]
+        each = [
+            [r for r in repeat if r.session is not None and (r.turn > 0) is later]
+            for repeat in repeats
+        ]
+        turns = [record for repeat in each for record in repeat]
         done = [r for r in turns if r.done]
-        ttft = [r.ttft for r in done]
         found[name] = {
             "requests": len(turns),
-            "ttft": distribution([[value] for value in ttft if value is not None], seed=seed),
+            "ttft": distribution([of_records(repeat, "ttft") for repeat in each]),
             "prompt_tokens": sum(r.prompt_tokens for r in done),
             "cached_tokens": sum(r.cached_tokens for r in done),
         }

@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 
 from llcuda_net.batch.histogram import Histogram
-from llcuda_net.batch.record import DIRECT, GAP, GAP_MEANING, METRICS, Record, outcomes, values
-from llcuda_net.bench.statistics.estimates import (
-    Estimate,
-    bootstrap_mean,
-    bootstrap_quantiles,
-    student,
-)
+from llcuda_net.batch.record import DIRECT, GAP, GAP_MEANING, METRICS, Record, outcomes
+from llcuda_net.bench.statistics.estimates import Estimate, not_negative, student
+from llcuda_net.bench.statistics.repeats import differences, figures
+from llcuda_net.bench.statistics.samples import Sample, of_records, sample
 from llcuda_net.errors import ConfigError
 from llcuda_net.util.quantile import PERCENTILES
 
@@ -40,41 +37,48 @@ def meaning(metric: str) -> str:
     return GAP_MEANING if metric == GAP else METRICS[metric][0]
 
 
-def distribution(groups: Sequence[Sequence[float]], *, seed: int = 0) -> dict[str, Any]:
+def distribution(repeats: Sequence[Sample], *, rehearsal: Sample | None = None) -> dict[str, Any]:
     """One metric's figures in milliseconds, for JSON.
 
     Args:
-        groups: its values in seconds, by request, in order of time.
+        repeats: its values in seconds, by whole run.
+        rehearsal: those of a run that is not measured, see `repeats.figures`.
+
+    Returns:
+        unit, count, mean, percentiles, max, histogram; `why` has what is missing for a percentile
+        that is None.
     """
-    flat = [value for group in groups for value in group]
-    found: dict[str, Any] = {"unit": "ms", "count": len(flat)}
-    if not flat:
+    known = [value for each in repeats for value in each.values[~each.censored].tolist()]
+    found: dict[str, Any] = {"unit": "ms", "count": len(known)}
+    cut = sum(int(each.censored.sum()) for each in repeats)
+    if cut:
+        found["cut"] = cut
+    if not known:
         return found
-    mean = bootstrap_mean([float(np.mean(group)) for group in groups if len(group)], seed=seed)
-    if groups and all(len(group) == 1 for group in groups):
-        found["mean"] = None if mean is None else _ms(mean).as_dict()
-    else:
-        found["mean"] = Estimate(float(np.mean(flat)) * 1e3).as_dict()
-    for name, estimate in zip(
-        PERCENTILES, bootstrap_quantiles(groups, list(PERCENTILES.values()), seed=seed), strict=True
-    ):
-        found[name] = None if estimate is None else _ms(estimate).as_dict()
-    found["max"] = max(flat) * 1e3
-    found["histogram"] = Histogram(flat).encode()
+    told = figures(repeats, rehearsal=rehearsal)
+    found["mean"] = _ms(told.mean)
+    found.update({name: _ms(estimate) for name, estimate in told.quantiles.items()})
+    if told.why:
+        found["why"] = told.why
+    found["max"] = max(float(each.values.max()) for each in repeats if len(each.values)) * 1e3
+    found["histogram"] = Histogram(known).encode()
     return found
 
 
-def _ms(estimate: Estimate) -> Estimate:
-    low, high = estimate.low, estimate.high
-    return Estimate(
-        estimate.value * 1e3,
-        None if low is None else low * 1e3,
-        None if high is None else high * 1e3,
-    )
+def _ms(estimate: Estimate | None) -> dict[str, Any] | None:
+    return None if estimate is None else estimate.times(1e3).as_dict()
 
 
-def summarise(records: Sequence[Record], *, seed: int = 0) -> dict[str, Any]:
-    """All figures of the measured records of one path, for JSON."""
+def summarise(
+    repeats: Sequence[Sequence[Record]], *, rehearsal: Sequence[Record] = ()
+) -> dict[str, Any]:
+    """All figures of the measured records of one path, for JSON.
+
+    Args:
+        repeats: of each whole run.
+        rehearsal: of a run that is not measured; none: there was none.
+    """
+    records = [record for repeat in repeats for record in repeat]
     done = [record for record in records if record.done]
     found: dict[str, Any] = {
         "requests": len(records),
@@ -84,14 +88,22 @@ def summarise(records: Sequence[Record], *, seed: int = 0) -> dict[str, Any]:
         "prompt_tokens": sum(record.prompt_tokens for record in done),
         "cached_tokens": sum(record.cached_tokens for record in done),
         "metrics": {
-            name: distribution(values(records, name), seed=seed) for name in (*METRICS, GAP)
+            name: distribution(
+                [of_records(repeat, name) for repeat in repeats],
+                rehearsal=of_records(rehearsal, name) if rehearsal else None,
+            )
+            for name in (*METRICS, GAP)
         },
-        "phases": phases(done),
+        "phases": phases(repeats),
     }
-    post = [[record.post] for record in done if record.post is not None]
-    if post:
-        found["post"] = distribution(post, seed=seed)
+    if posts(done):
+        found["post"] = distribution([sample(posts(repeat)) for repeat in repeats])
     return found
+
+
+def posts(records: Iterable[Record]) -> list[list[float]]:
+    """The seconds of work on each answer."""
+    return [[record.post] for record in records if record.done and record.post is not None]
 
 
 def _errors(records: Iterable[Record]) -> dict[str, int]:
@@ -102,20 +114,21 @@ def _errors(records: Iterable[Record]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: -item[1])[:10])
 
 
-def phases(done: Sequence[Record]) -> dict[str, dict[str, float | None]]:
-    """Mean milliseconds by phase, as the server reported them, with intervals."""
-    names: list[str] = []
-    for record in done:
-        names += [name for name in record.phases if name not in names]
+def phases(repeats: Sequence[Sequence[Record]]) -> dict[str, dict[str, Any]]:
+    """Mean milliseconds by phase, as the server reported them, by whole runs."""
+    done = [[record for record in repeat if record.done] for repeat in repeats]
     found = {}
-    for name in names:
-        mean = bootstrap_mean([record.phases.get(name, 0.0) for record in done])
+    for name in dict.fromkeys(name for each in done for record in each for name in record.phases):
+        means = [
+            np.mean([record.phases.get(name, 0.0) for record in each]) for each in done if each
+        ]
+        mean = student(np.asarray(means))
         if mean is not None:
-            found[name] = mean.as_dict()
+            found[name] = not_negative(mean).as_dict()
     return found
 
 
-def parts(means: dict[str, dict[str, float | None]]) -> list[tuple[str, float]]:
+def parts(means: dict[str, dict[str, Any]]) -> list[tuple[str, float]]:
     """Phases that follow each other and add up: the prompt's reading is taken out of first_token.
 
     Args:
@@ -128,29 +141,31 @@ def parts(means: dict[str, dict[str, float | None]]) -> list[tuple[str, float]]:
     return [(name, value[name]) for name in order if value.get(name)]
 
 
-def difference(records: Sequence[Record], metric: str, *, seed: int = 0) -> dict[str, Any] | None:
-    """What the first way takes more than the direct one, pair by pair, in milliseconds.
+def difference(repeats: Sequence[Sequence[Record]], metric: str) -> dict[str, Any] | None:
+    """What the gateway adds to the direct way, pair by pair, in milliseconds.
 
-    Each prompt went both ways, so that what differs between prompts cancels; the interval is of the
-    median (and the mean) of the pairs' differences, by moving blocks.
+    Each prompt went both ways, so that what differs between prompts cancels; the interval of the
+    median (and the mean) of the pairs' differences is by whole runs.
+
+    Args:
+        repeats: the records of both ways, by run.
     """
     get = METRICS[metric][1]
-    pairs: dict[tuple[int, int], dict[bool, float]] = {}
-    for record in records:
-        value = get(record) if record.done else None
-        if value is not None:
-            both = pairs.setdefault((record.number, record.turn), {})
-            both[record.path == DIRECT] = value
-    deltas = [both[False] - both[True] for both in pairs.values() if len(both) == 2]
-    if not deltas:
+    samples = []
+    for records in repeats:
+        pairs: dict[int, dict[bool, float]] = {}
+        for record in records:
+            value = get(record) if record.done else None
+            if value is not None:
+                pairs.setdefault(record.number, {})[record.path == DIRECT] = value
+        samples.append(
+            sample([[both[False] - both[True]] for both in pairs.values() if len(both) == 2])
+        )
+    count = sum(each.answers for each in samples)
+    if not count:
         return None
-    median = bootstrap_quantiles([[delta] for delta in deltas], [0.5], seed=seed)[0]
-    mean = bootstrap_mean(deltas, seed=seed)
-    return {
-        "pairs": len(deltas),
-        "median": None if median is None else _ms(median).as_dict(),
-        "mean": None if mean is None else _ms(mean).as_dict(),
-    }
+    median, mean = differences(samples)
+    return {"pairs": count, "median": _ms(median), "mean": _ms(mean)}
 
 
 def rates(
@@ -158,15 +173,17 @@ def rates(
     begin: float,
     end: float,
     *,
-    batches: int = BATCHES,
+    batches: int = 1,
     closed: bool = False,
 ) -> dict[str, Any]:
-    """Tokens/s and requests/s of the wall clock between two moments, with Student intervals.
+    """Tokens/s and requests/s of the wall clock between two moments of one run.
 
     Every chunk that arrived in the window counts, of requests that are not over, too; a request
-    counts where it ended. Batches of equal length are taken as repetitions.
+    counts where it ended.
 
     Args:
+        batches: with more than one, parts of equal length are taken as repetitions: what differs
+            between runs is not in such an interval.
         closed: the workers of a closed loop begin together, and so keep together: a window has
             more of the ends of their answers, or fewer, in every run alike. Each answer then
             counts, with its tokens, by the share of its time that lies in the window.
@@ -202,15 +219,26 @@ def rates(
     for name, counts in (("tokens_per_s", tokens), ("requests_per_s", requests)):
         estimate = student(counts / length)
         assert estimate is not None
-        found[name] = estimate.as_dict()
+        found[name] = not_negative(estimate).as_dict()
     return found
 
 
-def headline(summary: dict[str, Any]) -> dict[str, float]:
-    """The values that a repetition contributes to a comparison, by "metric statistic"."""
+def over_runs(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Tokens/s and requests/s of several whole runs, from what `rates` gave of each."""
+    found = {}
+    for name in ("tokens_per_s", "requests_per_s"):
+        estimate = student([one[name]["value"] for one in each])
+        if estimate is not None:
+            found[name] = not_negative(estimate).as_dict()
+    return found
+
+
+def headline(records: Sequence[Record]) -> dict[str, float]:
+    """The values that a run contributes to a comparison, by "metric statistic"."""
     found = {}
     for metric, name in HEADLINES:
-        estimate = summary["metrics"].get(metric, {}).get(name)
+        one = figures([of_records(records, metric)], shares={name: PERCENTILES[name]})
+        estimate = one.quantiles[name]
         if estimate is not None:
-            found[f"{metric} {name}"] = estimate["value"]
+            found[f"{metric} {name}"] = estimate.value * 1e3
     return found

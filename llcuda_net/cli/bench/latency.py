@@ -35,7 +35,8 @@ With --direct each prompt goes both ways, in random order, and the gateway's own
 of the pairs' differences; if one gets chats, both do. With --start, "--direct started" is the
 upstream that was started. Its key: LLCUDA_DIRECT_KEY, or --api-key-file.
 
-Percentiles are reported where at least ten requests lie beyond them: p50 needs 20, p99 needs 1,000.
+Percentiles are reported where at least ten answers lie beyond them: p50 needs 20, p99 needs 1,000.
+Intervals are by whole repeats; a figure without one says why.
 exit codes: 0 measured, 1 the run is INVALID or --compare found something worse, 2 usage,
 3 no connection
 """
@@ -95,8 +96,8 @@ def make_parser(tool: Tool) -> Parser:
     group.add_argument(
         "--repeats",
         type=options.positive,
-        default=3,
-        help="of the whole run; --compare needs them (3)",
+        default=5,
+        help="of the whole run, after a rehearsal: intervals and --compare need them (5)",
     )
     options.add_trace(out)
     options.add_request(out)

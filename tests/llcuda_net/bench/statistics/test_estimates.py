@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 
-import numpy as np
 import pytest
 from scipy.special import stdtr, stdtrit
 
 from llcuda_net.bench.statistics.estimates import (
     Estimate,
-    bootstrap_mean,
-    bootstrap_quantiles,
+    log_student,
     student,
     t_bound,
     welch,
@@ -29,76 +27,38 @@ def test_students_interval_of_a_textbook_sample() -> None:
     assert found is not None
     half = 4.302653 * 1 / math.sqrt(3)
     assert (found.value, found.low, found.high) == pytest.approx((5.0, 5 - half, 5 + half))
-    assert student([3.0]) == Estimate(3.0)
+    assert student([3.0]) == Estimate(3.0, why="one repeat")
     assert student([]) is None
 
 
-def _covered(estimates: list[Estimate], truth: float) -> float:
-    hits = 0
-    for estimate in estimates:
-        assert estimate.low is not None
-        assert estimate.high is not None
-        hits += estimate.low <= truth <= estimate.high
-    return hits / len(estimates)
-
-
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    """At 95 %, of 200 samples: 0.95 +- 0.03 is two standard errors."""
-    means, medians, nineties, students = [], [], [], []
-    for seed in range(200):
-        values = np.random.default_rng(seed).exponential(1.0, 200)
-        mean = bootstrap_mean(values, seed=seed, resamples=200)
-        half, tenth = bootstrap_quantiles(
-            [[value] for value in values], [0.5, 0.9], seed=seed, resamples=200
-        )
-        whole = student(np.random.default_rng(seed).normal(3.0, 1.0, 5))
-        assert mean is not None
-        assert half is not None
-        assert tenth is not None
-        assert whole is not None
-        means.append(mean)
-        medians.append(half)
-        nineties.append(tenth)
-        students.append(whole)
-    assert 0.89 <= _covered(means, 1.0) <= 0.985
-    assert 0.89 <= _covered(medians, math.log(2)) <= 0.985
-    assert 0.89 <= _covered(nineties, math.log(10)) <= 0.985
-    assert 0.91 <= _covered(students, 3.0) <= 0.985
-
-
-def test_blocks_widen_the_interval_of_values_that_follow_each_other() -> None:
-    """Neighbours alike, as in a queue: an interval that ignores it would be too narrow."""
-    noise = np.random.default_rng(1).normal(size=2000)
-    values = np.empty(2000)
-    values[0] = noise[0]
-    for i in range(1, 2000):
-        values[i] = 0.8 * values[i - 1] + noise[i]
-    together = bootstrap_mean(values)
-    shuffled = bootstrap_mean(np.random.default_rng(2).permutation(values))
-    assert together is not None
-    assert shuffled is not None
-    assert together.low is not None
-    assert together.high is not None
-    assert shuffled.low is not None
-    assert shuffled.high is not None
-    assert together.high - together.low > 1.8 * (shuffled.high - shuffled.low)
-
-
-def test_gaps_of_one_answer_are_drawn_together() -> None:
-    """A hundred equal gaps in each of 20 answers are 20 samples, not 2,000."""
-    groups = [[float(i)] * 100 for i in range(20)]
-    (found,) = bootstrap_quantiles(groups, [0.5])
+def test_coxs_interval_of_lognormal_means() -> None:
+    """By hand: logarithms 0, ln 2 and ln 4 have the mean ln 2 and the variance (ln 2)²."""
+    found = log_student([1.0, 2.0, 4.0])
     assert found is not None
-    assert found.low is not None
-    assert found.high is not None
-    assert found.high - found.low >= 4
+    variance = math.log(2) ** 2
+    half = 4.302653 * math.sqrt(variance / 3 + variance**2 / 4)
+    assert found.value == pytest.approx(7 / 3)
+    assert found.low == pytest.approx(math.exp(math.log(2) + variance / 2 - half))
+    assert found.high == pytest.approx(math.exp(math.log(2) + variance / 2 + half))
 
 
-def test_too_few_samples_have_no_interval() -> None:
-    assert bootstrap_mean([1.0, 2.0]) == Estimate(1.5)
-    assert bootstrap_quantiles([[1.0]] * 5, [0.5]) == [None]
-    assert bootstrap_quantiles([], [0.5, 0.9]) == [None, None]
-    assert bootstrap_quantiles([[float(i) for i in range(40)]], [0.5]) == [Estimate(19.0)]
+def test_of_values_that_differ_little_coxs_interval_is_students() -> None:
+    values = [10.0, 10.1, 10.2, 9.9, 9.8]
+    one, other = student(values), log_student(values)
+    assert one is not None
+    assert other is not None
+    assert other.low == pytest.approx(one.low, rel=1e-3)
+    assert other.high == pytest.approx(one.high, rel=1e-3)
+    assert log_student([0.0, 1.0, 2.0]) == student([0.0, 1.0, 2.0])
+    assert log_student([2.0]) == Estimate(2.0, why="one repeat")
+    assert log_student([]) is None
+
+
+def test_an_estimate_and_its_json_are_the_same() -> None:
+    for estimate in (Estimate(1.0, 0.5, 2.0), Estimate(3.0, why="one repeat")):
+        assert Estimate.from_dict(estimate.as_dict()) == estimate
+    assert Estimate(1.0, 0.5, 2.0).as_dict() == {"value": 1.0, "low": 0.5, "high": 2.0}
+    assert Estimate(1.0, 0.5, 2.0).times(1e3) == Estimate(1e3, 500.0, 2e3)
 
 
 def test_welch_by_hand() -> None:

@@ -121,7 +121,7 @@ async def test_outcomes_are_told_apart(autojump_clock: MockClock) -> None:
         Outcome.TIMEOUT,
         Outcome.DONE,
     ]
-    summary = summarise(records)
+    summary = summarise([records])
     assert summary["outcomes"] == {"done": 6, "refused": 1, "failed": 2, "timeout": 1, "cut": 0}
     assert summary["metrics"]["latency"]["count"] == 6
     assert "4 of 10 requests got no answer" in cautions(records, schedules.constant(10, 1))[0]
@@ -298,7 +298,7 @@ async def test_each_prompt_goes_both_ways_and_the_difference_is_paired(
     assert sorted(gateway.prompts) == sorted(direct.prompts)
     firsts = [record.path for record in records][::2]
     assert {"gateway", "direct"} == set(firsts)  # neither goes first always
-    found = difference(records, "ttft")
+    found = difference([records[:100], records[100:]], "ttft")
     assert found is not None
     assert found["pairs"] == 100
     assert found["median"]["value"] == pytest.approx(3.0)
@@ -314,21 +314,22 @@ async def test_work_afterwards_is_timed_apart(autojump_clock: MockClock) -> None
     records = await Run(plan(schedules.constant(10, 1)), {"gateway": Fake()}, after=after).run()
     assert [record.latency for record in records] == pytest.approx([0.014] * 10)
     assert [record.post for record in records] == [1.0] * 10
-    assert summarise(records)["post"]["mean"]["value"] == pytest.approx(1000)
+    assert summarise([records])["post"]["mean"]["value"] == pytest.approx(1000)
 
 
 async def test_rates_are_of_the_wall_clock(autojump_clock: MockClock) -> None:
     """2 workers, 14 ms an answer of 5 tokens: 142.9 answers and 714 tokens a second."""
     records = await Run(plan(schedules.closed(2, 11.0), drain=0.0), {"gateway": Fake()}).run()
-    found = rates(records, 1.0, 11.0)
+    found = rates(records, 1.0, 11.0, batches=10)
     assert found["requests_per_s"]["value"] == pytest.approx(2 / 0.014, rel=0.01)
     assert found["tokens_per_s"]["value"] == pytest.approx(10 / 0.014, rel=0.01)
     assert found["tokens_per_s"]["low"] <= 10 / 0.014 <= found["tokens_per_s"]["high"]
+    assert rates(records, 1.0, 11.0)["tokens_per_s"]["why"] == "one repeat"
 
 
 async def test_figures_agree_with_the_records(autojump_clock: MockClock) -> None:
     records = await Run(plan(schedules.poisson(30, 40, 1)), {"gateway": Fake()}).run()
-    summary = summarise(records)
+    summary = summarise([records])
     assert summary["tokens"] == 5 * len(records)
     ttft, gap = summary["metrics"]["ttft"], summary["metrics"][GAP]
     assert ttft["p50"]["value"] == pytest.approx(10)
