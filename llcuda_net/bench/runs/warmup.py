@@ -156,6 +156,23 @@ async def settle(
     return found
 
 
+def rehearsed(
+    records: Sequence[Record], single: Sequence[float], seconds: float, *, most: float = MOST
+) -> Settled:
+    """The same of a run of an open schedule, or a closed loop, that is over.
+
+    Args:
+        records: all of its requests.
+        single: what `alone` gave.
+        seconds: how long its schedule was.
+    """
+    over = [record for record in records if not math.isnan(record.ended)]
+    intended = [record.intended for record in over]
+    queue = relaxation(over, single, seconds) if len(set(intended)) > 1 else 0.0
+    answer = max(LEAST, MARGIN * max(single, default=0.0), MARGIN * slowest(over, seconds))
+    return Settled(max(answer, min(queue, most)), settled=queue <= most)
+
+
 def slowest(records: Sequence[Record], now: float) -> float:
     """p99 of the seconds of an answer, or the longest of fewer than 100; nothing of no answer.
 

@@ -183,7 +183,7 @@ def _general(repeats: Sequence[Sample], *, level: bool = True) -> str:
         return ONE_REPEAT
     if any(each.answers < 2 for each in repeats):
         return "a repeat has under 2 answers"
-    return _moves(repeats) if level else ""
+    return (_moves(repeats) or _drifts(repeats)) if level else ""
 
 
 def _moves(repeats: Sequence[Sample]) -> str:
@@ -200,6 +200,19 @@ def _moves(repeats: Sequence[Sample]) -> str:
     if abs(mean) <= _WITHIN * level or abs(mean) <= t_bound(len(shifts) - 1, 0.99) * error:
         return ""
     return f"it {'rose' if mean > 0 else 'fell'} while the repeats ran"
+
+
+def _drifts(repeats: Sequence[Sample]) -> str:
+    """Whether the repeats' medians lie on a rising or falling line: by Student's test at 0.1 %."""
+    middles = [middle for each in repeats if (middle := each.quantile(0.5)) is not None]
+    count, values = len(middles), np.asarray(middles)
+    if count < _ORDERED or np.ptp(values) <= _BETWEEN * abs(float(values.mean())):
+        return ""
+    r = float(np.corrcoef(np.arange(count), values)[0, 1])
+    t = abs(r) * math.sqrt((count - 2) / max(1e-12, 1 - r * r))
+    if t <= t_bound(count - 2, 0.999):
+        return ""
+    return f"it {'rose' if r > 0 else 'fell'} from repeat to repeat"
 
 
 def _short(repeats: Sequence[Sample], worth: float, known: float | None, least: float) -> str:
@@ -252,22 +265,8 @@ def _estimate(value: float, why: str, each: tuple[Floats, Floats] | None) -> Est
     if why or each is None:
         return Estimate(value, why=why or ONE_REPEAT)
     plain, corrected = each
-    if (why := _drifts(plain)) != "":
-        return Estimate(value, why=why)
     found = log_student(corrected)
     assert found is not None
     assert found.high is not None
     left = LEFT * max(0.0, float(corrected.mean() - plain.mean()))
     return replace(not_negative(found), high=found.high + left)
-
-
-def _drifts(values: Floats) -> str:
-    """Whether the repeats' figures lie on a rising or falling line: by Student's test at 0.1 %."""
-    count = len(values)
-    if count < _ORDERED or np.ptp(values) <= _BETWEEN * abs(float(values.mean())):
-        return ""
-    r = float(np.corrcoef(np.arange(count), values)[0, 1])
-    t = abs(r) * math.sqrt((count - 2) / max(1e-12, 1 - r * r))
-    if t <= t_bound(count - 2, 0.999):
-        return ""
-    return f"it {'rose' if r > 0 else 'fell'} from repeat to repeat"
