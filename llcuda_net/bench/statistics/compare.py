@@ -193,7 +193,7 @@ def ratio(before: Sequence[float], after: Sequence[float]) -> Difference | None:
             return None
         e = found.estimate
         ends = [None if each is None else math.expm1(each) for each in (e.low, e.high)]
-        return Difference(Estimate(math.expm1(e.value), *ends), found.p)
+        return Difference(Estimate(math.expm1(e.value), ends[0], ends[1]), found.p)
     old = float(np.mean(before))
     found = welch(before, after)
     if found is None or not old:

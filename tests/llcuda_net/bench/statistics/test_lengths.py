@@ -32,7 +32,7 @@ def test_sessions_are_counted_by_how_they_went() -> None:
         turn(3, 0, outcome=Outcome.CUT),
         turn(4, 0, last=True),
     ]
-    found = sessions(records, records)
+    found = sessions(records, [records])
     assert found is not None
     assert {name: found[name] for name in ("begun", "ended", "broken", "open")} == {
         "begun": 5, "ended": 2, "broken": 1, "open": 2,
@@ -65,7 +65,7 @@ def test_where_nobody_wanted_anything_nothing_is_said() -> None:
     record = Record(0, 0.0)
     record.outcome = Outcome.DONE
     assert lengths([record]) is None
-    assert sessions([record], [record]) is None
+    assert sessions([record], [[record]]) is None
     assert lines({"lengths": None, "sessions": None, "workload": None}) == []
 
 
