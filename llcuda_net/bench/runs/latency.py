@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llcuda_net.batch.record import DIRECT, GATEWAY, Record, measured
-from llcuda_net.batch.targets.interface import Target
+from llcuda_net.batch.targets.interface import PostProcess, Target
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.batch.targets.opening import Api
 from llcuda_net.batch.targets.tokenizer import learn
 from llcuda_net.bench.report import document
+from llcuda_net.bench.runs import warmup
 from llcuda_net.bench.runs.once import Once, Say, once, self_test, silent
 from llcuda_net.bench.runs.settings import Settings
+from llcuda_net.bench.runs.warmup import Settled
 from llcuda_net.bench.statistics.estimates import student
 from llcuda_net.bench.statistics.lengths import lengths, sessions
 from llcuda_net.bench.statistics.samples import of_records
@@ -37,6 +39,8 @@ from llcuda_net.util.numbers import plain
 
 #: Added to the seed of a rehearsal: its moments are no measured run's.
 _REHEARSAL = 1_000_003
+#: Seconds at the start of a rehearsal in which its queue may grow.
+_BEFORE = 2.0
 #: Numbers of different repetitions must differ, so that pairs are not mixed up.
 _APART = 10_000_000
 #: The word for the upstream that was started, in place of an address.
@@ -67,7 +71,8 @@ class Load:
         rate: requests/s; None: a closed loop.
         arrivals: one of `schedules.KINDS`; None: poisson with a rate, else closed.
         concurrency: workers of a closed loop.
-        seconds, warmup: of measuring, and before it.
+        seconds: of measuring.
+        warmup: seconds before it; None: as long as the load needs to settle, see `runs.warmup`.
         requests: end after so many.
         repeats: of the whole run, each with a schedule of its own. With two or more, another run
             goes before them, a rehearsal that is not measured: it tells how long the server's
@@ -78,12 +83,12 @@ class Load:
     arrivals: str | None = None
     concurrency: int = 1
     seconds: float = 20.0
-    warmup: float = 2.0
+    warmup: float | None = None
     requests: int | None = None
     repeats: int = 5
 
-    def schedule(self, seed: int) -> Schedule:
-        """The moments of one repetition.
+    def schedule(self, seed: int, warmup: float) -> Schedule:
+        """The moments of one repetition, with so many seconds of warm-up.
 
         Raises:
             ConfigError: there is no such schedule.
@@ -92,20 +97,20 @@ class Load:
             self.arrivals or ("poisson" if self.rate is not None else "closed"),
             rate=self.rate,
             concurrency=self.concurrency,
-            seconds=self.warmup + self.seconds,
+            seconds=warmup + self.seconds,
             seed=seed,
         )
-        return self.checked(found)
+        return self.checked(found, warmup)
 
-    def checked(self, found: Schedule) -> Schedule:
+    def checked(self, found: Schedule, warmup: float) -> Schedule:
         """The schedule, if any of it is measured.
 
         Raises:
             ConfigError: none is.
         """
-        if found.moments is not None and found.moments[-1] < self.warmup:
+        if found.moments is not None and found.moments[-1] < warmup:
             raise ConfigError(
-                f"all {len(found.moments)} requests fall into the warm-up of {plain(self.warmup)}"
+                f"all {len(found.moments)} requests fall into the warm-up of {plain(warmup)}"
                 " s: give more time, or a higher rate"
             )
         return found
@@ -135,6 +140,7 @@ class LatencyBench:
         self._direct = direct
         self._say = say
         self._work = Fitted(settings.request.what.work())
+        self._settled = Settled(0.0 if load.warmup is None else load.warmup)
         self._schedule = self._moments(settings.request.seed)
         self._about: dict[str, dict[str, Any]] = {}
         self._ceiling: Ceiling | None = None
@@ -188,11 +194,7 @@ class LatencyBench:
             after, self._post = settings.kernels.prepare()
             if settings.self_test:
                 self._ceiling = await self_test(self._plan(0), targets, self._say)
-            if self.load.repeats > 1:
-                plan = self._plan(_REHEARSAL)
-                self.rehearsal = await once(
-                    plan, targets, after=after, say=self._say, label="rehearsal:"
-                )
+            await self._rehearse(targets, after)
             for repeat in range(self.load.repeats):
                 label = f"run {repeat + 1} of {self.load.repeats}:"
                 plan = self._plan(repeat)
@@ -215,12 +217,44 @@ class LatencyBench:
         """When a repetition asks; a trace is the same for all of them."""
         work, window = self._work.work, self.settings.request.trace
         if not isinstance(work, Replay) or window is None:
-            return self.load.schedule(seed)
+            return self.load.schedule(seed, self._settled.warmup)
         whole = None if window.seconds is None else window.seconds / window.speed
         found = replays.schedule(
-            work.trace, window.speed, whole or self.load.warmup + self.load.seconds
+            work.trace, window.speed, whole or self._settled.warmup + self.load.seconds
         )
-        return self.load.checked(found)
+        return self.load.checked(found, self._settled.warmup)
+
+    async def _rehearse(self, targets: dict[str, Target], after: PostProcess | None) -> None:
+        """A run that is not measured: how long the load needs to settle, and what it remembers."""
+        load, single = self.load, list[float]()
+        if load.warmup is None:
+            single = await warmup.alone(self._plan(_REHEARSAL), targets, say=self._say)
+            if load.repeats == 1:
+                self._settled = await warmup.settle(
+                    self._pilot, targets, single, most=self._most, say=self._say
+                )
+            else:
+                self._settled = Settled(min(_BEFORE, load.seconds / 4))
+        if load.repeats > 1:
+            plan = self._plan(_REHEARSAL)
+            self.rehearsal = run = await once(
+                plan, targets, after=after, say=self._say, label="rehearsal:"
+            )
+            if load.warmup is None:
+                self._settled = warmup.rehearsed(run.records, single, run.end, most=self._most)
+        self._schedule = self._moments(self.settings.request.seed)
+
+    @property
+    def _most(self) -> float:
+        """Seconds of warm-up for a queue to settle: more than are measured are too many."""
+        return max(warmup.LEAST, min(warmup.MOST, self.load.seconds))
+
+    def _pilot(self, seconds: float) -> Plan:
+        plan = replace(self._plan(_REHEARSAL), warmup=0.0)
+        if self.settings.request.trace is not None:
+            return plan
+        moments = replace(self.load, seconds=seconds).schedule(plan.seed, 0.0)
+        return replace(plan, schedule=moments)
 
     def _plan(self, repeat: int) -> Plan:
         """What a repetition sends: the same prompts, at moments of its own."""
@@ -230,7 +264,7 @@ class LatencyBench:
             prompts=self._work.work.for_run(repeat),
             params=request.params,
             timeout=request.timeout,
-            warmup=self.load.warmup,
+            warmup=self._settled.warmup,
             requests=self.load.requests,
             seed=request.seed + repeat,
             chat=self._chat,
@@ -271,6 +305,8 @@ class LatencyBench:
                 metric: difference(repeats, metric)
                 for metric in ("service_ttft", "tpot", "service")
             }
+        found["warmup"] = self._settled.warmup
+        found["settled"] = None if self.load.warmup is not None else self._settled.settled
         found["rates"] = [run.rates() for run in self.runs]
         found["texts_per_s"] = self._texts(found["rates"])
         found["carried"] = over_runs(found["rates"])
@@ -325,6 +361,11 @@ class LatencyBench:
             own = [record for record in everything if record.path == path]
             notes = self.settings.request.shorter(own) + about.get("notes", [])
             found["cautions"] += [f"{path}: {text}" for text in notes]
+        if not self._settled.settled:
+            found["cautions"].append(
+                f"the load had not settled after {plain(self._settled.warmup, 1)} s of warm-up: its"
+                " queue grows while it is measured, and a longer run gives more"
+            )
         if not self.settings.request.cache_prompt:
             found["cautions"] += [
                 f"{path}: {summary['cached_tokens']:,} of {summary['prompt_tokens']:,} tokens of"

@@ -157,7 +157,11 @@ async def settle(
 
 
 def rehearsed(
-    records: Sequence[Record], single: Sequence[float], seconds: float, *, most: float = MOST
+    records: Sequence[Record],
+    single: Sequence[float],
+    seconds: float,
+    *,
+    most: float = MOST,
 ) -> Settled:
     """The same of a run of an open schedule, or a closed loop, that is over.
 
@@ -166,10 +170,10 @@ def rehearsed(
         single: what `alone` gave.
         seconds: how long its schedule was.
     """
-    over = [record for record in records if not math.isnan(record.ended)]
-    intended = [record.intended for record in over]
-    queue = relaxation(over, single, seconds) if len(set(intended)) > 1 else 0.0
-    answer = max(LEAST, MARGIN * max(single, default=0.0), MARGIN * slowest(over, seconds))
+    # As it was at the schedule's end, when some were under way.
+    then = [r if r.ended <= seconds else replace(r, ended=math.nan) for r in records]
+    queue = relaxation(then, single, seconds)
+    answer = max(LEAST, MARGIN * max(single, default=0.0), MARGIN * slowest(records, seconds))
     return Settled(max(answer, min(queue, most)), settled=queue <= most)
 
 

@@ -89,7 +89,11 @@ def make_parser(tool: Tool) -> Parser:
     group.add_argument(
         "--seconds", type=options.some_seconds, default=20.0, help="of measuring (20)"
     )
-    group.add_argument("--warmup", type=options.seconds, default=2.0, help="before it (2)")
+    group.add_argument(
+        "--warmup",
+        type=options.seconds,
+        help="before it (as long as the load needs to settle, by a rehearsal)",
+    )
     group.add_argument(
         "--iters", type=options.positive, help="end after so many requests, or sessions"
     )

@@ -87,6 +87,59 @@ async def test_latency_of_two_ways(
     assert len(found["timeline"]) == 200
 
 
+async def test_the_rehearsal_finds_how_long_to_warm_up(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer takes 3 s: the measured runs wait for one, and their figures have intervals."""
+    with_fakes(monkeypatch)
+    load = latency.Load(rate=10, arrivals="constant", seconds=20.0)
+    bench = LatencyBench(settings(a=Fake(2.996)), load)
+    await bench.run()
+    found = document.begin("t", [], 1, bench.as_dict())
+    bench.figures(found)
+    assert len(bench.runs) == 5
+    assert bench.rehearsal is not None
+    assert not {id(r) for r in bench.rehearsal.records} & {id(r) for r in bench.records()}
+    assert found["warmup"] == pytest.approx(3.3, rel=0.01)
+    assert (found["settled"], found["settings"]["warmup"]) == (True, None)
+    (path,) = found["paths"].values()
+    assert path["metrics"]["latency"]["p90"]["low"] == pytest.approx(3000)
+    assert found["carried"]["requests_per_s"]["value"] == pytest.approx(10, rel=0.01)
+
+
+async def test_one_repeat_has_no_rehearsal_and_no_interval(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_fakes(monkeypatch)
+    load = latency.Load(rate=10, arrivals="constant", seconds=20.0, repeats=1)
+    bench = LatencyBench(settings(a=Fake(0.996)), load)
+    await bench.run()
+    found = document.begin("t", [], 1, bench.as_dict())
+    bench.figures(found)
+    assert bench.rehearsal is None
+    assert found["warmup"] >= 1.0
+    (path,) = found["paths"].values()
+    p50 = path["metrics"]["latency"]["p50"]
+    assert (p50["low"], p50["why"]) == (None, "one repeat")
+    assert found["carried"]["requests_per_s"]["why"] == "one repeat"
+
+
+async def test_a_load_that_does_not_settle_is_told(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 slots carry 571 requests/s, and 700 are offered: the queue grows without end."""
+    with_fakes(monkeypatch)
+    load = latency.Load(rate=700, seconds=2.0, repeats=2)
+    bench = LatencyBench(settings(a=Slots()), load)
+    await bench.run()
+    found = document.begin("t", [], 1, bench.as_dict())
+    bench.figures(found)
+    assert found["settled"] is False
+    assert any("had not settled" in text for text in found["cautions"])
+    (path,) = found["paths"].values()
+    assert path["metrics"]["latency"]["mean"]["low"] is None
+
+
 async def test_throughput_ends_at_the_slots(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

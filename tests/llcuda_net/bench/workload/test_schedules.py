@@ -121,6 +121,6 @@ def test_a_schedule_without_a_request_is_refused() -> None:
 
 def test_a_run_whose_warm_up_takes_all_requests_measures_nothing() -> None:
     with pytest.raises(ConfigError, match="all 2 requests fall into the warm-up of 4 s"):
-        Load(rate=0.5, arrivals="constant", seconds=0.0, warmup=4.0).schedule(1)
+        Load(rate=0.5, arrivals="constant", seconds=0.0, warmup=4.0).schedule(1, 4.0)
     with pytest.raises(ConfigError, match="no request was measured after the warm-up"):
         rates([], 4.0, 3.0)
