@@ -52,7 +52,7 @@ def interrupted(call: Callable[..., Any], after: int) -> Callable[..., Any]:
 def test_finished_repeats_of_latency_are_kept(
     tmp_path: Path, upstream: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency, "once", interrupted(once, 2))
+    monkeypatch.setattr(latency, "once", interrupted(once, 3))  # a rehearsal, two repeats
     page = tmp_path / "a.html"
     code, found, said = bench(
         "latency", "--target", upstream, "--rate", "60", "--seconds", "0.3", "--repeats", "4",
