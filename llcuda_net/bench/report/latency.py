@@ -40,10 +40,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         if "post" in summary:
             out += [f"work on each answer ({found['post']}): {_brief(summary['post'])}", ""]
     if found.get("carried"):
-        requests, tokens = (
-            estimate(each) for each in map(found["carried"].get, ("requests_per_s", "tokens_per_s"))
-        )
-        out += [f"carried: {requests} requests/s, {tokens} tokens/s", ""]
+        rates = [estimate(found["carried"].get(f"{what}_per_s")) for what in ("requests", "tokens")]
+        out += [f"carried: {rates[0]} requests/s, {rates[1]} tokens/s", ""]
     for metric, cost in found.get("cost", {}).items():
         if cost is not None:
             out.append(

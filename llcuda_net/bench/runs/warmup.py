@@ -54,7 +54,6 @@ class Settled:
 
     Attributes:
         warmup: seconds to wait before the load is measured.
-        answer: seconds that one answer takes at most, or nearly.
         settled: False: the queue still grew after the longest pilot. Either the load is more than
             is carried, or so near to it that its latencies grow with the time for which they are
             measured.
