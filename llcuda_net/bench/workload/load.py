@@ -181,7 +181,8 @@ class Run:
             if self._start + moment > trio.current_time():
                 await trio.sleep_until(self._start + moment)
             path = paths[number % len(paths)]
-            request = partial(self._session, warmup=True) if moment >= seconds else self._session
+            later_on = number >= len(moments)
+            request = partial(self._session, warmup=True) if later_on else self._session
             nursery.start_soon(request, number // len(paths), moment, path)
             if number == len(moments) - 1:
                 await trio.lowlevel.checkpoint()  # it has begun, before the run's end is looked for
@@ -216,11 +217,14 @@ class Run:
 
         A turn that got no answer ends it; so does the schedule's end, before the next turn.
         """
+        seconds = self.plan.schedule.seconds
         session = self.plan.prompts.session(number)
         ask, turn = session.first(), 0
         while True:
-            early = intended < self.plan.warmup if warmup is None else warmup
-            record = Record(number, intended, path, warmup=early, turn=turn)
+            apart = warmup
+            if apart is None:
+                apart = intended < self.plan.warmup or (turn > 0 and intended >= seconds)
+            record = Record(number, intended, path, warmup=apart, turn=turn)
             record.session = number if session.several else None
             record.wanted_prompt = ask.prompt_tokens
             record.wanted_tokens = ask.wanted_tokens or ask.max_tokens
@@ -232,9 +236,9 @@ class Run:
                 return record
             pause, ask = following
             intended, turn, warmup = record.ended + pause, turn + 1, None
-            if intended >= self.plan.schedule.seconds:
+            if intended >= seconds + self._cooldown:
                 if self.plan.schedule.closed:  # its user still thinks: nobody else takes the place
-                    await trio.sleep_until(self._start + self.plan.schedule.seconds)
+                    await trio.sleep_until(self._start + seconds + self._cooldown)
                 return record
             await trio.sleep_until(self._start + intended)
 

@@ -247,6 +247,16 @@ async def test_it_ends_though_the_load_is_more_than_is_carried(autojump_clock: M
     assert run.seconds == pytest.approx(0.1 * sum(r.intended < 5 for r in records), abs=0.3)
 
 
+async def test_the_last_moment_of_a_trace_is_measured(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Its moments end with its time."""
+    file = tmp_path / "trace"
+    file.write_text("0\n1\n2\n")
+    records = await Run(plan(schedules.trace(file)), {"gateway": Fake()}).run()
+    assert [record.warmup for record in records] == [False] * 3
+
+
 async def test_a_number_of_requests_needs_no_more(autojump_clock: MockClock) -> None:
     for schedule in (schedules.closed(2, 60), schedules.constant(10, 60)):
         run = Run(plan(schedule, requests=4, cooldown=9.0), {"gateway": Fake()})

@@ -100,3 +100,13 @@ async def test_a_session_of_several_turns_takes_one_path(autojump_clock: MockClo
         records = await run.run()
     assert {(r.session, r.path) for r in records} == {(n, p) for n in range(5) for p in "ab"}
     assert len(records) == 20
+
+
+async def test_sessions_go_on_while_those_of_the_window_end(autojump_clock: MockClock) -> None:
+    """Later turns are asked for, too, and are not measured."""
+    plan = Plan(schedules.constant(1, 10), Turns(9, 0.5), cooldown=20.0)
+    records = await Run(plan, {"gateway": Fake(first=3.0)}).run()
+    after = [r for r in records if r.intended >= 10]
+    assert any(r.turn > 0 for r in after)
+    assert all(r.warmup for r in after)
+    assert all(r.done and not r.warmup for r in records if r.intended < 10)
