@@ -250,7 +250,8 @@ class ThroughputBench:
         capacity = max(step.rates()["requests_per_s"].value for step in self.concurrency)
         capacity /= self._work.turns
         rates = [float(f"{share * capacity:.3g}") for share in _SHARES] if capacity > 0 else []
-        self._few = [rate for rate in rates if rate * self.sweep.seconds < _FEW]
+        seconds = self.sweep.seconds or LEAST
+        self._few = [rate for rate in rates if rate * seconds < _FEW]
         return [rate for rate in rates if rate not in self._few]
 
     # -- the figures --------------------------------------------------------------------------
@@ -316,7 +317,7 @@ class ThroughputBench:
             words = ", ".join(plain(rate, 4) for rate in self._few)
             found["cautions"].append(
                 f"{words} {self._work.moment}/s were not offered: of such a rate under {_FEW} come"
-                f" in {plain(self.sweep.seconds)} s (--seconds)"
+                f" in {plain(self.sweep.seconds or LEAST)} s (--seconds)"
             )
         found["cautions"] += self._cautions(found)
 
