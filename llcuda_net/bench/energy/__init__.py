@@ -6,6 +6,7 @@ rapl     processors and their memory (Linux)
 sampler  reads them beside a run; joules of any window of it
 economy  joules, watts and cost by token and by request
 money    what a price is
+account  what a measurement asks of all this, and the account of its runs
 
-It imports `statistics` and nothing of its other siblings.
+It imports `batch` and `statistics`, and nothing of its other siblings.
 """

@@ -7,8 +7,9 @@ was asked. Each repeat gives one value; three or more give Student's interval.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from llcuda_net.bench.energy.money import TOKENS, Prices
@@ -51,10 +52,10 @@ def figures(
         `cost_per_million_tokens`: estimates; None where one is not known of every window.
     """
 
-    def over(value: Callable[[Window], float | None]) -> dict[str, Any] | None:
+    def over(value: Callable[[Window], float | None], least: float = 0.0) -> dict[str, Any] | None:
         values = [value(window) for window in windows]
         known = [each for each in values if each is not None]
-        return _estimate(known) if known and len(known) == len(values) else None
+        return _estimate(known, least) if known and len(known) == len(values) else None
 
     def above(window: Window) -> float | None:
         if window.total is None or idle_watts is None:
@@ -68,7 +69,7 @@ def figures(
     return {
         "watts": over(lambda window: _per(window.total, window.seconds)),
         "joules_per_token": over(lambda window: _per(window.total, window.tokens)),
-        "joules_per_token_above_idle": over(above),
+        "joules_per_token_above_idle": over(above, -math.inf),
         "joules_per_request": over(lambda window: _per(window.total, window.requests)),
         "cost_per_million_tokens": over(cost),
     }
@@ -109,6 +110,45 @@ def machine(sampler: Sampler, windows: Sequence[Window], prices: Prices) -> dict
     }
 
 
+def of_point(sampler: Sampler, window: Window, prices: Prices) -> dict[str, Any]:
+    """What a process tells of its one window, for JSON: see `of_points`."""
+    return {**machine(sampler, [window], prices), "window": asdict(window)}
+
+
+def of_points(points: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """The figures of what `of_point` gave of each repeat; None where one of them told nothing."""
+    known = [point for point in points if point is not None]
+    if not known or len(known) < len(points):
+        return None
+    idles = [point["idle_watts"] for point in known]
+    idle_watts = None if None in idles else sum(idles) / len(idles)
+    windows = [Window(**point["window"]) for point in known]
+    return figures(windows, Prices.from_dict(known[0]["prices"]), idle_watts)
+
+
+def together(points: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """What `machine` would say of all points; None where none told anything."""
+    known = [point for point in points if point is not None]
+    if not known:
+        return None
+    devices = []
+    for device in known[0]["devices"]:
+        same = [d for point in known for d in point["devices"] if d["name"] == device["name"]]
+        means = {}
+        for name in ("idle_watts", "watts"):
+            values = [each[name] for each in same]
+            means[name] = None if None in values else sum(values) / len(values)
+        devices.append({**device, **means})
+    missing = []
+    for each in (each for point in known for each in point["missing"]):
+        if each not in missing:
+            missing.append(each)
+    idles = [point["idle_watts"] for point in known]
+    mean = None if None in idles else sum(idles) / len(idles)
+    prices = known[0]["prices"]
+    return {"devices": devices, "idle_watts": mean, "missing": missing, "prices": prices}
+
+
 def idle(sampler: Sampler) -> float | None:
     """Watts of all devices before anything was asked; None where one is not known."""
     known = [watts for watts in sampler.idle_watts.values() if watts is not None]
@@ -119,10 +159,11 @@ def _per(value: float | None, count: float) -> float | None:
     return value / count if value is not None and count > 0 else None
 
 
-def _estimate(values: Sequence[float]) -> dict[str, Any]:
+def _estimate(values: Sequence[float], least: float) -> dict[str, Any]:
     found = student(values)
     assert found is not None
     if len(values) < LEAST:
         many = "one repeat" if len(values) == 1 else f"{len(values)} repeats"
         return {**Estimate(found.value).as_dict(), "why": many}
-    return {**found.as_dict()}
+    assert found.low is not None
+    return {**Estimate(found.value, max(least, found.low), found.high).as_dict()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from llcuda_net.errors import ConfigError
 
@@ -43,11 +44,16 @@ class Prices:
             raise ConfigError(f"the prices are of two currencies: {own} and {other}")
         return cls(power, rent, own or other)
 
-    def as_dict(self) -> dict[str, float | str | None] | None:
+    def as_dict(self) -> dict[str, Any] | None:
         """For JSON; None where nothing is paid."""
         if self.kwh is None and self.hour is None:
             return None
         return {"kwh": self.kwh, "hour": self.hour, "currency": self.currency}
+
+    @classmethod
+    def from_dict(cls, found: dict[str, Any] | None) -> Prices:
+        """The inverse of `as_dict`."""
+        return cls() if found is None else cls(**found)
 
     def cost(self, joules: float | None, seconds: float) -> float | None:
         """What so many joules and so much of the machine's time cost.

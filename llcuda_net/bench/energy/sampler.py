@@ -120,6 +120,16 @@ def _reading(meter: Meter) -> tuple[float, float]:
 
 
 @asynccontextmanager
+async def reading(sampler: Sampler) -> AsyncIterator[None]:
+    """Read its meters until the block ends, and once more then: a window may end with it."""
+    async with in_nursery() as nursery:
+        nursery.start_soon(sampler.run)
+        yield
+        await sampler.read()
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
 async def sampling(*, local: bool, wanted: bool = True) -> AsyncIterator[Sampler]:
     """A sampler of all that this machine tells, which reads until the block ends.
 
@@ -134,7 +144,5 @@ async def sampling(*, local: bool, wanted: bool = True) -> AsyncIterator[Sampler
     with nvml.meters() as (gpus, no_gpus):
         processors, no_processors = rapl.meters()
         sampler = Sampler([*gpus, *processors], [*no_gpus, *no_processors])
-        async with in_nursery() as nursery:
-            nursery.start_soon(sampler.run)
+        async with reading(sampler):
             yield sampler
-            nursery.cancel_scope.cancel()

@@ -7,6 +7,7 @@ from typing import Any
 from llcuda_net.batch.record import DIRECT, GATEWAY
 from llcuda_net.bench.report import workload
 from llcuda_net.bench.report.cells import Table, estimate, grid, server, tokens
+from llcuda_net.bench.report.parts import energy, objective
 from llcuda_net.bench.statistics.summary import NAMES, parts
 from llcuda_net.util.numbers import three_digits
 from llcuda_net.util.quantile import PERCENTILES
@@ -49,7 +50,11 @@ def lines(found: dict[str, Any]) -> list[str]:
                 f" {estimate(cost['median'], ' ms')}, mean {estimate(cost['mean'], ' ms')},"
                 f" {cost['pairs']} pairs"
             )
-    return [*out, *workload.lines(found), client(found)]
+    level = found.get("slo")
+    out += objective.lines(level and level["bounds"], level)
+    out += [*workload.lines(found), client(found)]
+    took = found.get("energy")
+    return [*out, *energy.lines(took, "energy", [("all requests", took and took["figures"])])]
 
 
 def first(found: dict[str, Any]) -> dict[str, Any]:

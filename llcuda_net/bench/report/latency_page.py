@@ -9,6 +9,7 @@ from llcuda_net.bench.report import latency, plots
 from llcuda_net.bench.report.cells import estimate, interval
 from llcuda_net.bench.report.page import Card, Section
 from llcuda_net.bench.report.page import page as whole
+from llcuda_net.bench.report.parts import energy, lengths, objective
 from llcuda_net.bench.statistics.summary import NAMES, meaning, parts
 from llcuda_net.util.numbers import three_digits
 from llcuda_net.util.quantile import PERCENTILES
@@ -21,7 +22,7 @@ _CARDS = (
 
 def page(found: dict[str, Any]) -> str:
     """The HTML page of a document with the figures."""
-    sections = [*_comparison(found)]
+    sections = [*_comparison(found), *_objective(found)]
     for path, summary in found["paths"].items():
         about = summary["about"]
         sections.append(
@@ -49,6 +50,12 @@ def page(found: dict[str, Any]) -> str:
         ),
         *_cost(found),
         *_work(found),
+        *lengths.section(found.get("lengths")),
+        *energy.section(
+            found.get("energy"),
+            "Load",
+            [("all requests", found["energy"] and found["energy"]["figures"])],
+        ),
         Section("This client", latency.client(found), alone=True),
     ]
     return whole("llcuda: latency", found, _cards(found), sections)
@@ -56,12 +63,27 @@ def page(found: dict[str, Any]) -> str:
 
 def _cards(found: dict[str, Any]) -> list[Card]:
     metrics = latency.first(found)["metrics"]
+    level = found.get("slo")
+    cards = []
+    if level is not None:
+        share, _, between = objective.percent(level["within"]).partition(" (")
+        cards.append((share, "of the requests within the SLO", between.removesuffix(")")))
     values = [(metric, key, metrics[metric].get(key)) for metric, key in _CARDS]
-    return [
-        (f"{three_digits(value['value'])} ms", f"{NAMES[metric]}, {key}", interval(value))
-        for metric, key, value in values
-        if value is not None
-    ]
+    for metric, key, value in values:
+        if value is not None:
+            name = f"{NAMES[metric]}, {key}"
+            if level is not None and metric in level["bounds"]:
+                name += f" (SLO: {objective.time(level['bounds'][metric])})"
+            cards.append((f"{three_digits(value['value'])} ms", name, interval(value)))
+    return cards
+
+
+def _objective(found: dict[str, Any]) -> list[Section]:
+    level = found.get("slo")
+    if level is None:
+        return []
+    rows = [("all requests", level, latency.first(found)["metrics"])]
+    return objective.section(level["bounds"], [("Load", rows)])
 
 
 def _comparison(found: dict[str, Any]) -> list[Section]:

@@ -182,9 +182,9 @@ def _mark(axes: Any, mark: Mark) -> None:
     axes.axvline(mark.x, **style)
     axes.annotate(
         mark.label,
-        (mark.x, 1.0),
+        (mark.x, 0.0),
         xycoords=("data", "axes fraction"),
-        xytext=(4, -10),
+        xytext=(4, 4),
         textcoords="offset points",
     )
 
@@ -226,6 +226,20 @@ def bars(
         return Figure(title, _svg(drawing, title, caption), caption)
 
 
+def ends(found: dict[str, Any]) -> tuple[float, float] | None:
+    """The interval of an estimate, as JSON has it; None where there is none."""
+    low, high = found.get("low"), found.get("high")
+    return None if low is None or high is None else (low, high)
+
+
+def estimates(
+    name: str, found: Sequence[tuple[float, dict[str, Any]]], colour: int, kind: str = "both"
+) -> Series:
+    """A series of estimates, as JSON has them, over x."""
+    points = [(x, each["value"]) for x, each in found]
+    return Series(name, points, kind, colour, [ends(each) for _, each in found])
+
+
 def thin(points: Sequence[tuple[float, float]], most: int = 600) -> list[tuple[float, float]]:
     """Few enough points to draw: evenly chosen, both ends kept."""
     if len(points) <= most:
@@ -247,7 +261,8 @@ def _draw(axes: Any, series: Series) -> None:
     colour = _SERIES[series.colour % COLOURS]
     x, y = np.asarray(series.points, dtype=np.float64).T
     if series.kind == "steps":
-        axes.stairs(y[:-1], x, color=colour, label=series.name or None, linewidth=1.8)
+        dashes = (0, (3, 2)) if series.colour else "-"
+        axes.stairs(y[:-1], x, color=colour, label=series.name, linewidth=1.8, linestyle=dashes)
         return
     dots = series.kind in ("dots", "both")
     axes.plot(
@@ -259,6 +274,7 @@ def _draw(axes: Any, series: Series) -> None:
         linewidth=1.8,
         marker=_MARKERS[series.colour % len(_MARKERS)] if dots else None,
         markersize=2.5 if len(x) > 60 else 4.5,
+        clip_on=not dots,  # a dot on an axis is whole
     )
     bars: Any = {"fmt": "none", "ecolor": colour, "elinewidth": 1, "capsize": 3}
     for (at, _), ends in zip(series.points, series.intervals, strict=False):
@@ -267,8 +283,17 @@ def _draw(axes: Any, series: Series) -> None:
     for (_, at), ends in zip(series.points, series.across, strict=False):
         if ends is not None:
             axes.errorbar((ends[0] + ends[1]) / 2, at, xerr=(ends[1] - ends[0]) / 2, **bars)
+    # Those of every second series are on the other side.
+    other = bool(series.colour % 2)
     for point, word in zip(series.points, series.labels, strict=False):
-        axes.annotate(word, point, xytext=(5, 4), textcoords="offset points", fontsize=9)
+        axes.annotate(
+            word,
+            point,
+            xytext=(-5, -11) if other else (5, 4),
+            textcoords="offset points",
+            ha="right" if other else "left",
+            fontsize=9,
+        )
 
 
 def spread_out(share: Any) -> Any:

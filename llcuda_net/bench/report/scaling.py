@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.bench.report.cells import RATES, Table, estimate, grid, rate_of, tokens
+from llcuda_net.bench.report.parts import energy, objective
 from llcuda_net.util.numbers import probability, three_digits
 
 
@@ -21,6 +22,12 @@ def lines(found: dict[str, Any]) -> list[str]:
     if laws:
         out += ["", *grid(*laws)]
     out += ["", *notes(found)]
+    slo = found["settings"].get("slo")
+    for row in found["rows"] if slo else []:
+        level = objective.lines(slo, row["slo"])
+        out += [f"{row['size']} {found['over']}: {line}" for line in level]
+    took = [(str(row["size"]), row["energy"]) for row in found["rows"]]
+    out += energy.lines(found.get("energy"), found["over"], took)
     costs = found["rows"][-1]["mpi"]
     if costs:
         named = [f"{name} {three_digits(value)} us" for name, value in costs.items()]

@@ -8,6 +8,7 @@ from llcuda_net.bench.report import plots, scaling
 from llcuda_net.bench.report.cells import RATES, Table, interval, rate_of
 from llcuda_net.bench.report.page import Card, Section
 from llcuda_net.bench.report.page import page as whole
+from llcuda_net.bench.report.parts import energy, objective, pareto
 from llcuda_net.bench.statistics.fits import Fit
 from llcuda_net.util.numbers import three_digits
 
@@ -36,6 +37,17 @@ def page(found: dict[str, Any]) -> str:
     text = " ".join(f"{note[:1].upper()}{note[1:]}." for note in notes)
     tables = [] if laws is None else [laws]
     sections.append(Section("Laws", text, tables=tables, alone=bool(notes)))
+    slo = found["settings"].get("slo")
+    if slo:
+        levels = [(str(row["size"]), row["slo"], row["metrics"]) for row in rows]
+        sections += objective.section(slo, [(over.capitalize(), levels)])
+    if rate_of(found) == "tokens_per_s":
+        line = pareto.series("measured", rows, "size", 0)
+        text = f"Each point is a number of {over}."
+        chart = pareto.chart([line], f"the number of {over}")
+        sections.append(Section("What one user gets, and what all get", text, [chart]))
+    took = [(str(row["size"]), row["energy"]) for row in rows]
+    sections += energy.section(found.get("energy"), over.capitalize(), took)
     sections.append(Section("Each rank of the largest run", tables=[_ranks(found)]))
     if last["mpi"]:
         costs = [[name, three_digits(value)] for name, value in last["mpi"].items()]

@@ -6,6 +6,7 @@ from typing import Any
 
 from llcuda_net.bench.report import workload
 from llcuda_net.bench.report.cells import Table, estimate, grid, server, tokens
+from llcuda_net.bench.report.parts import energy
 from llcuda_net.util.numbers import plain, three_digits
 
 Row = dict[str, Any]
@@ -24,10 +25,19 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]
     if found["rates"]:
         out += ["", *grid(*table(found, "rates")), "", saturation(found)]
+    out += energy.lines(found.get("energy"), "load", loads(found))
     if found["post"]:
         out += ["", f"every answer was followed by work: {found['post']}"]
     sent = workload.lines(found)
     return [*out, "", *sent[:-1]] if sent else out
+
+
+def loads(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What each load is called, with what it took."""
+    return [
+        *((f"concurrency {plain(row['load'])}", row["energy"]) for row in found["concurrency"]),
+        *((f"{plain(row['load'])} requests/s", row["energy"]) for row in found["rates"]),
+    ]
 
 
 def table(found: dict[str, Any], kind: str) -> Table:

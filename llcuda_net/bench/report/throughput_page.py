@@ -8,6 +8,7 @@ from llcuda_net.bench.report import plots, throughput
 from llcuda_net.bench.report.cells import interval, server
 from llcuda_net.bench.report.page import Card, Section
 from llcuda_net.bench.report.page import page as whole
+from llcuda_net.bench.report.parts import energy, lengths, objective, pareto
 from llcuda_net.bench.report.throughput import Row
 from llcuda_net.util.numbers import plain, three_digits
 
@@ -34,7 +35,47 @@ def page(found: dict[str, Any]) -> str:
                 [throughput.table(found, "rates")],
             )
         )
+    sections = [*_objective(found), *sections, *_users(found)]
+    sections += lengths.section(found.get("lengths"))
+    if found.get("energy"):
+        rows = [(row["load"], row["energy"]) for row in found["concurrency"]]
+        figure = energy.curve(rows, _across(found, "concurrency"))
+        sections += energy.section(found["energy"], "Load", throughput.loads(found), figure)
     return whole("llcuda: throughput", found, _cards(found), sections)
+
+
+def _objective(found: dict[str, Any]) -> list[Section]:
+    slo = found["settings"]["slo"]
+    if not slo:
+        return []
+    groups, figures = [], []
+    for kind, name in (("concurrency", "concurrency"), ("rates", "offered rate")):
+        rows: list[Row] = found[kind]
+        head = "Concurrency" if kind == "concurrency" else "Offered, requests/s"
+        groups.append((head, [(plain(row["load"]), row["slo"], row["metrics"]) for row in rows]))
+        points = [(row["load"], row["slo"]) for row in rows]
+        figures.append(objective.curve(name, points, _across(found, kind)) if rows else None)
+    return objective.section(slo, groups, figures)
+
+
+def _users(found: dict[str, Any]) -> list[Section]:
+    chart = pareto.chart(
+        [
+            pareto.series("by concurrency", found["concurrency"], "load", 0),
+            pareto.series("by requests/s", found["rates"], "load", 1),
+        ],
+        "its load",
+    )
+    text = "Each load is a point: what a user sees while an answer comes, and what the server does."
+    return [Section("What one user gets, and what all get", text, [chart])]
+
+
+def _across(found: dict[str, Any], kind: str) -> plots.Axis:
+    """The loads on an axis."""
+    if kind == "rates":
+        return plots.Axis("offered, requests/s", "linear", 0.0)
+    loads = [row["load"] for row in found["concurrency"]]
+    return plots.Axis("concurrency", "log", loads[0], loads[-1], loads)
 
 
 def _cards(found: dict[str, Any]) -> list[Card]:
@@ -47,7 +88,7 @@ def _cards(found: dict[str, Any]) -> list[Card]:
     if found["settings"]["slo"]:
         good = [row for row in [*found["concurrency"], *found["rates"]] if row["goodput"]]
         top = max(good, key=lambda row: row["goodput"]["value"])
-        cards.append(_card(top["goodput"], "requests/s within the SLO, at best"))
+        cards.append(_card(top["goodput"], "goodput at best, requests/s within the SLO"))
     return cards
 
 
@@ -80,7 +121,7 @@ def _throughput(found: dict[str, Any]) -> plots.Figure | None:
     return plots.chart(
         "Tokens/s",
         [_curve(found["concurrency"], "tokens_per_s", "tokens/s", 0)],
-        plots.Axis("concurrency", "log", loads[0], loads[-1], loads),
+        _across(found, "concurrency"),
         plots.Axis("tokens/s"),
         marks,
         caption="By the wall clock, as tokens arrive. Whiskers: 95 % intervals.",
@@ -102,14 +143,10 @@ def _latencies(found: dict[str, Any], kind: str) -> plots.Figure | None:
                 [None if e["low"] is None else (e["low"], e["high"]) for _, e in points],
             )
         )
-    loads = [row["load"] for row in rows]
-    across = plots.Axis("concurrency", "log", loads[0], loads[-1], loads)
-    if kind == "rates":
-        across = plots.Axis("offered, requests/s", "linear", 0.0)
     return plots.chart(
         "Time to first token",
         series,
-        across,
+        _across(found, kind),
         plots.Axis("ms", "log"),
         caption="From the intended moment. Percentiles that the sample supports.",
     )

@@ -13,8 +13,10 @@ def lines(found: dict[str, Any]) -> list[str]:
     out = []
     lengths = found.get("lengths")
     if lengths is not None:
-        parts = [_pair(name, lengths[name]) for name in ("prompt", "answer") if lengths[name]]
-        out.append(f"tokens wanted and come, mean: {'; '.join(parts)}{_caps(found)}")
+        kinds = [(name, lengths[name]) for name in ("prompt", "answer") if lengths[name]]
+        parts = [_pair(name, both) for name, both in kinds if both["wanted"] is not None]
+        if parts:
+            out.append(f"tokens wanted and come, mean: {'; '.join(parts)}{_caps(found)}")
     if found.get("texts_per_s") is not None:
         out.append(
             f"texts embedded: {estimate(found['texts_per_s'], '/s')}; TTFT, inter-chunk and time"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.batch.histogram import Histogram
+from llcuda_net.bench.energy import economy
 from llcuda_net.bench.runs.ranks import all_metrics
 from llcuda_net.bench.statistics.estimates import Estimate, student
 from llcuda_net.bench.statistics.fits import POINTS, fit
 from llcuda_net.bench.statistics.laws import LAWS, karp_flatt, speedup
+from llcuda_net.bench.statistics.objective import estimates
 from llcuda_net.util.quantile import PERCENTILES
 
 #: Least runs of a size for an interval by whole runs.
@@ -37,6 +39,7 @@ def fill(
         for point in own:
             whole["problems"] += point["problems"]
             whole["cautions"] += [c for c in point["cautions"] if c not in whole["cautions"]]
+    whole["energy"] = economy.together([point.get("energy") for point in points])
     _compare(rows, rate)
     free = {row["size"] for row in rows if not _limited(row)}
     known = [point for point in points if int(point[over]) in free]
@@ -63,6 +66,12 @@ def _row(own: list[dict[str, Any]], size: int, rate: str) -> dict[str, Any]:
         for key, share in PERCENTILES.items():
             if metric[key] is not None:
                 metric[key] = _percentile(each, share, metric[key]).as_dict()
+    row["energy"] = economy.of_points([point.get("energy") for point in own])
+    if row.get("slo") is not None:
+        # Strong or weak, all ranks have the same window.
+        seconds = [point["each"][0]["seconds"] for point in own]
+        row["slo"] = estimates(list(zip((point["slo"] for point in own), seconds, strict=True)))
+        row["goodput"] = row["slo"]["goodput"]
     if "imbalance" in row:
         row["imbalance"] = sum(point["imbalance"] for point in own) / len(own)
     return row

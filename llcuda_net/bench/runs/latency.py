@@ -11,6 +11,7 @@ from llcuda_net.batch.targets.interface import PostProcess, Target
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.batch.targets.opening import Api
 from llcuda_net.batch.targets.tokenizer import learn
+from llcuda_net.bench.energy.account import Account
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs import warmup
 from llcuda_net.bench.runs.once import Once, Say, once, self_test, silent
@@ -18,6 +19,7 @@ from llcuda_net.bench.runs.settings import Settings
 from llcuda_net.bench.runs.warmup import Settled
 from llcuda_net.bench.statistics.estimates import student
 from llcuda_net.bench.statistics.lengths import lengths, sessions
+from llcuda_net.bench.statistics.objective import reached
 from llcuda_net.bench.statistics.samples import of_records
 from llcuda_net.bench.statistics.summary import (
     difference,
@@ -77,6 +79,7 @@ class Load:
         repeats: of the whole run, each with a schedule of its own. With two or more, another run
             goes before them, a rehearsal that is not measured: it tells how long the server's
             queue remembers, see `statistics.repeats`.
+        slo: the objective: bounds in seconds by metric.
     """
 
     rate: float | None = None
@@ -86,6 +89,7 @@ class Load:
     warmup: float | None = None
     requests: int | None = None
     repeats: int = 5
+    slo: dict[str, float] | None = None
 
     def schedule(self, seed: int, warmup: float) -> Schedule:
         """The moments of one repetition, with so many seconds of warm-up.
@@ -146,6 +150,7 @@ class LatencyBench:
         self._ceiling: Ceiling | None = None
         self._chat = False
         self._post = ""
+        self._energy: Account | None = None
 
     def __repr__(self) -> str:
         return (
@@ -159,6 +164,7 @@ class LatencyBench:
             "warmup": self.load.warmup,
             "iters": self.load.requests,
             "direct": self._direct is not None,
+            "slo": self.load.slo,
             **self.settings.as_dict(),
         }
 
@@ -192,6 +198,9 @@ class LatencyBench:
                 self._work.work, targets.values(), min(contexts, default=None), chat=self._chat
             )
             after, self._post = settings.kernels.prepare()
+            addresses = [about["address"] for about in self._about.values()]
+            self._energy = await cleanup.enter_async_context(settings.energy.account(addresses))
+            await self._energy.idle()
             if settings.self_test:
                 self._ceiling = await self_test(self._plan(0), targets, self._say)
             await self._rehearse(targets, after)
@@ -323,6 +332,11 @@ class LatencyBench:
             "self_test": None if ceiling is None else ceiling.as_dict(),
         }
         found["post"] = self._post
+        found["slo"] = self._objective()
+        found["energy"] = None
+        if self._energy is not None and (machine := self._energy.machine(self.runs)) is not None:
+            found["energy"] = {**machine, "figures": self._energy.figures(self.runs)}
+            found["repetitions"].update(self._energy.repetitions(self.runs))
         self._judge(found)
 
     def _texts(self, runs: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -333,6 +347,17 @@ class LatencyBench:
         each = [run["requests_per_s"]["value"] * work.workload.texts for run in runs]
         found = student(each)
         return None if found is None else found.as_dict()
+
+    def _objective(self) -> dict[str, Any] | None:
+        """How far the objective was reached, over the server itself."""
+        slo = self.load.slo
+        if not slo:
+            return None
+        runs = [
+            ([record for record in run.records if record.path != DIRECT], run.begin, run.end)
+            for run in self.runs
+        ]
+        return {"bounds": slo, **reached(runs, slo)}
 
     def _repetitions(self) -> dict[str, list[float]]:
         """One value per run of each figure that all runs have."""

@@ -18,11 +18,13 @@ from llcuda_net.batch.record import GAP, SERVER, outcomes, values
 from llcuda_net.batch.targets.interface import Target
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.batch.targets.tokenizer import learn
+from llcuda_net.bench.energy.account import Wanted
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs import warmup
 from llcuda_net.bench.runs.once import Once, Say, once, self_test, silent
 from llcuda_net.bench.runs.settings import Access, Settings
 from llcuda_net.bench.statistics.estimates import student
+from llcuda_net.bench.statistics.objective import added, counts
 from llcuda_net.bench.statistics.summary import BATCHES, phases, rates
 from llcuda_net.bench.workload import schedules
 from llcuda_net.bench.workload.fitting import fit
@@ -35,6 +37,8 @@ from llcuda_net.errors import ConfigError, ConnectError, LlcudaError
 _ROUNDS = 50
 #: Seconds from the agreement on a start to the start.
 _LEAD = 0.3
+#: Seconds of looking at what is taken before anything is asked: of every point.
+_IDLE = 1.0
 _METRICS = ("ttft", "tpot", "latency", GAP)
 
 
@@ -47,12 +51,14 @@ class Load:
         mode: "weak" or "strong".
         seconds: of measuring.
         warmup: seconds before it; None: as long as an answer takes, by a pilot of all ranks.
+        slo: the objective: bounds in seconds by metric.
     """
 
     inflight: int = 8
     mode: str = "weak"
     seconds: float = 5.0
     warmup: float | None = None
+    slo: dict[str, float] | None = None
 
     def share(self, rank: int, ranks: int) -> int:
         """The requests that one rank keeps going.
@@ -91,7 +97,8 @@ async def point(
     request = settings.request
     about: dict[str, Any] = {}
     path = SERVER
-    async with _open_or_say(server, settings.access) as (target, error):
+    async with AsyncExitStack() as stack:
+        target, error = await stack.enter_async_context(_open_or_say(server, settings.access))
         if target is not None:
             try:
                 said = await target.about()
@@ -123,6 +130,10 @@ async def point(
         if settings.kernels.work is not None or settings.kernels.post:
             post_process.choose_gpu(communicator.local_rank)
         after, post = settings.kernels.prepare()
+        # Rank 0 reads the meters, first of what is idle; the others wait for it.
+        asked = settings.energy if communicator.rank == 0 else Wanted()
+        account = await stack.enter_async_context(asked.account(servers))
+        await account.idle(_IDLE)
         ceiling = None
         if settings.self_test:  # of all ranks at the same time, as they will ask
             await communicator.barrier()
@@ -162,6 +173,8 @@ async def point(
         "self_test": None if ceiling is None else ceiling.as_dict(),
         "clock_us": uncertain * 1e6,
         "post": post,
+        "slo": load.slo and counts(found.records, load.slo),
+        "energy": account.point(found),
     }
     histograms = {
         name: Histogram(v for group in values(found.measured, name) for v in group).encode()
@@ -201,6 +214,7 @@ def _figures(found: Once, load: Load) -> dict[str, Any]:
         for begin in (found.begin + i * length for i in range(BATCHES))
     ]
     return {
+        "seconds": found.end - found.begin,
         **found.rates(),
         "batches": batches,
         "outcomes": outcomes(found.measured),
@@ -307,6 +321,16 @@ def together(everyone: list[dict[str, Any]], merged: dict[str, str]) -> dict[str
     cautions = list(
         dict.fromkeys(note for one in everyone for note in one["about"].get("notes", []))
     )
+    kept = [one.pop("slo", None) for one in everyone]
+    energy, *_ = (one.pop("energy", None) for one in everyone)
+    if energy is not None:
+        # The machine took it for all ranks; and it is not told where there are more machines.
+        for name in ("tokens", "requests"):
+            rate = sum(one[f"{name}_per_s"]["value"] for one in everyone)
+            energy["window"][name] = rate * energy["window"]["seconds"]
+        if len(hosts) > 1:
+            energy["devices"], energy["window"]["joules"] = [], {}
+            energy["missing"] = [{"kind": "all", "why": "the ranks are on several machines"}]
     for host in sorted(hosts):
         there = [one for one in everyone if one["host"] == host]
         if len(there) > there[0]["cores"]:
@@ -333,6 +357,8 @@ def together(everyone: list[dict[str, Any]], merged: dict[str, str]) -> dict[str
         "slots": known,
         "inflight": inflight,
         "tokens_per_s": total.as_dict(),
+        "slo": kept[0] and added(kept),
+        "energy": energy,
         "requests_per_s": {"value": sum(one["requests_per_s"]["value"] for one in everyone)},
         "imbalance": max(each) / mean - 1 if mean else 0.0,
         "metrics": metrics,

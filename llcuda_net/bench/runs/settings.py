@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llcuda_net.batch import post_process
@@ -12,6 +12,7 @@ from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets.interface import PostProcess, Target
 from llcuda_net.batch.targets.opening import Api, open_target
 from llcuda_net.batch.targets.token_check import shorter
+from llcuda_net.bench.energy.account import Wanted
 from llcuda_net.bench.runs.stack import Stack, running
 from llcuda_net.bench.workload import catalogue, prompts
 from llcuda_net.bench.workload.fitting import What, Window
@@ -196,6 +197,7 @@ class Settings:
         max_lag: greatest p99 of the dispatch lag of a valid run, in seconds.
         self_test: measure first what this client can do.
         tokenizer: what tokens are checked by, see `open_tokenizer`; None: what the server has.
+        energy: what is asked about energy and money.
     """
 
     server: str
@@ -206,6 +208,7 @@ class Settings:
     max_lag: float
     self_test: bool
     tokenizer: str | None = None
+    energy: Wanted = field(default_factory=Wanted)
 
     def as_dict(self) -> dict[str, Any]:
         """For a document: what runs must have in common to be compared."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from llcuda_net.batch.record import METRICS, Record, outcomes
+from llcuda_net.batch.record import outcomes
 from llcuda_net.bench.runs.once import Once
 from llcuda_net.bench.runs.warmup import Settled
 from llcuda_net.bench.statistics.censored import observations, quantile
-from llcuda_net.bench.statistics.estimates import Estimate, not_negative, student
+from llcuda_net.bench.statistics.estimates import Estimate
+from llcuda_net.bench.statistics.objective import reached
 from llcuda_net.bench.statistics.samples import of_records
 from llcuda_net.bench.statistics.saturation import Saturation, judge, window
 from llcuda_net.bench.statistics.summary import distribution, over_runs, phases
@@ -54,16 +55,6 @@ class Step:
             return p99
         return max((seconds for seconds, _ in found), default=None)
 
-    def goodput(self, slo: dict[str, float]) -> Estimate:
-        """Requests per second that were begun in the window and kept the objective."""
-        values = [
-            sum(keeps(record, slo) for record in run.measured) / (run.end - run.begin)
-            for run in self.runs
-        ]
-        estimate = student(values)
-        assert estimate is not None
-        return not_negative(estimate)
-
     def repetitions(self) -> dict[str, list[float]]:
         """One value a round, for comparisons."""
         each = [run.rates() for run in self.runs]
@@ -74,28 +65,19 @@ class Step:
         return {name: values for name, values in found.items() if min(values, default=0) > 0}
 
 
-def keeps(record: Record, slo: dict[str, float]) -> bool:
-    """Whether an answer came, and within every bound; what has no such time keeps it."""
-    if not record.done:
-        return False
-    for metric, bound in slo.items():
-        value = METRICS[metric][1](record)
-        if value is not None and value > bound:
-            return False
-    return True
-
-
 def describe(
     step: Step, slo: dict[str, float] | None, bounds: Bounds, ceiling: Ceiling | None
 ) -> dict[str, Any]:
     """A load's figures, for JSON."""
     records = [record for run in step.runs for record in run.measured]
+    level = slo and reached([(run.records, run.begin, run.end) for run in step.runs], slo)
     found: dict[str, Any] = {
         "load": step.load,
         "warmup": step.runs[0].warmup,
         "seconds": step.runs[0].end - step.runs[0].begin,
         **{name: estimate.as_dict() for name, estimate in step.rates().items()},
-        "goodput": None if slo is None else step.goodput(slo).as_dict(),
+        "goodput": level and level["goodput"],
+        "slo": level,
         "outcomes": outcomes(records),
         "metrics": {},
         "phases": phases([run.measured for run in step.runs]),

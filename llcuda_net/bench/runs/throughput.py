@@ -12,6 +12,7 @@ from llcuda_net.batch.record import SERVER, Record
 from llcuda_net.batch.targets.interface import PostProcess, Target
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.batch.targets.tokenizer import learn
+from llcuda_net.bench.energy.account import Account
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs import steps, warmup
 from llcuda_net.bench.runs.once import Say, once, self_test, silent
@@ -85,6 +86,7 @@ class ThroughputBench:
         self._few: list[float] = []
         self._ceiling: Ceiling | None = None
         self._about: dict[str, Any] = {}
+        self._energy: Account | None = None
         self._path = SERVER
         self._post = ""
         self._single: list[float] = []
@@ -117,6 +119,7 @@ class ThroughputBench:
         async with (
             settings.running() as stack,
             settings.with_key(stack.api_key).open(stack.server) as target,
+            settings.energy.account([stack.server]) as self._energy,
         ):
             about = await target.about()
             self._about = {"address": without_credentials(stack.server), **about.as_dict()}
@@ -124,6 +127,7 @@ class ThroughputBench:
             chat = isinstance(target, OpenAITarget)
             self._work = await fit(self._work.work, [target], about.context, chat=chat)
             after, self._post = settings.kernels.prepare()
+            await self._energy.idle()
             if settings.self_test:
                 plan = replace(self._closed(self.concurrency[-1], 0), warmup=1.0)
                 self._ceiling = await self_test(plan, {self._path: target}, self._say)
@@ -289,6 +293,7 @@ class ThroughputBench:
                 if not step.runs:
                     continue
                 row = steps.describe(step, self.sweep.slo, bounds, self._ceiling)
+                row["energy"] = self._energy and self._energy.figures(step.runs)
                 rows.append(row)
                 if kind == "rates":
                     told = step.saturation(reached)
@@ -296,12 +301,14 @@ class ThroughputBench:
                     row["saturated"], row["saturated_why"] = told.answer, told.why
                     row["settled"] = step.settled.settled if step.settled is not None else None
                 else:
-                    for name, values in step.repetitions().items():
+                    own = self._energy.repetitions(step.runs) if self._energy else {}
+                    for name, values in {**step.repetitions(), **own}.items():
                         found["repetitions"][f"{name} at {plain(step.load)}"] = values
                 found["problems"] += [
                     f"{kind} {plain(step.load)}, round {number}: {text}"
                     for number, text in row["problems"]
                 ]
+        found["energy"] = self._energy and self._energy.machine(runs)
         curve = [Estimate.from_dict(row["tokens_per_s"]) for row in found["concurrency"]]
         bend = knee([row["load"] for row in found["concurrency"]], curve)
         found["knee"] = {"load": bend.load, "tokens_per_s": bend.throughput, "why": bend.why}

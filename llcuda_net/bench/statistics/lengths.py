@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +11,19 @@ from llcuda_net.bench.statistics.samples import of_records
 from llcuda_net.bench.statistics.summary import distribution
 from llcuda_net.util.quantile import quantile
 
+#: Most bars of a histogram.
+BARS = 24
+_SHARES = {"p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99}
+
 
 def lengths(records: Sequence[Record]) -> dict[str, Any] | None:
-    """Tokens of prompts and answers of finished requests, wanted and come; None: nobody wanted any.
+    """Tokens of prompts and answers of finished requests, wanted and come; None: none is known.
 
     Returns:
-        for `prompt` and `answer`: `wanted` and `came`, each with mean, p50, p90 and max; None where
-        there is none, as of answers to embeddings.
+        for `prompt` and `answer`: `edges` of a histogram's bars in tokens, and `wanted` and `came`,
+        each with count, mean, percentiles, least and most, and in `bars` how many lie from an edge
+        to the next; None where there is none, as of answers to embeddings, or where nobody wanted
+        any.
     """
     done = [record for record in records if record.done]
     found = {
@@ -28,20 +35,37 @@ def lengths(records: Sequence[Record]) -> dict[str, Any] | None:
 
 def _both(pairs: Sequence[tuple[int | None, int | None]]) -> dict[str, Any] | None:
     wanted = [want for want, _ in pairs if want is not None]
-    if not wanted:
+    # Beside what was wanted stands what came of the same requests.
+    came = [come for want, come in pairs if come is not None and (want is not None or not wanted)]
+    if not wanted and not came:
         return None
-    came = [come for want, come in pairs if want is not None and come is not None]
-    return {"wanted": _shape(wanted), "came": _shape(came) if came else None}
+    edges = _edges([*wanted, *came])
+    return {
+        "edges": edges,
+        "wanted": _shape(wanted, edges) if wanted else None,
+        "came": _shape(came, edges) if came else None,
+    }
 
 
-def _shape(values: Sequence[int]) -> dict[str, float | None]:
+def _edges(values: Sequence[int]) -> list[int]:
+    """Edges of equal bars of whole tokens, the last beyond the greatest value."""
+    low, high = min(values), max(values) + 1
+    step = max(1, math.ceil((high - low) / BARS))
+    return [low + i * step for i in range(math.ceil((high - low) / step) + 1)]
+
+
+def _shape(values: Sequence[int], edges: Sequence[int]) -> dict[str, Any]:
     ordered = sorted(values)
+    bars = [0] * (len(edges) - 1)
+    for value in ordered:
+        bars[(value - edges[0]) // (edges[1] - edges[0])] += 1
     return {
         "count": len(ordered),
         "mean": sum(ordered) / len(ordered),
-        "p50": quantile(ordered, 0.5),
-        "p90": quantile(ordered, 0.9),
+        **{name: quantile(ordered, share) for name, share in _SHARES.items()},
+        "min": ordered[0],
         "max": ordered[-1],
+        "bars": bars,
     }
 
 

@@ -21,6 +21,7 @@ _EPILOG = """\
 examples:
   {call} --start demo --rate 4 --html latency.html
   {call} --target 127.0.0.1:9000 --rate 10 --repeats 5 --json new.json
+  {call} --start demo --rate 4 --slo ttft=500ms,tpot=50ms --price 0.30/kWh --html latency.html
   {call} --target 127.0.0.1:9000 --direct http://127.0.0.1:8080
   {call} --target 127.0.0.1:9000 --direct https://host/v1 --direct-api openai
   {call} --target http://127.0.0.1:11434/v1 --model llama3.2 --rate 2
@@ -104,6 +105,7 @@ def make_parser(tool: Tool) -> Parser:
         help="of the whole run, after a rehearsal: intervals and --compare need them (5)",
     )
     options.add_trace(out)
+    options.add_slo(group)
     options.add_request(out)
     options.add_kernels(out)
     options.add_output(out)
@@ -151,6 +153,7 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
         warmup=args.warmup,
         requests=args.iters,
         repeats=args.repeats,
+        slo=args.slo,
     )
     old = document.read(args.compare) if args.compare else None
     logs.configure("error")

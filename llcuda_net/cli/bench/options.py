@@ -215,8 +215,35 @@ def add_kernels(parser: Parser) -> None:
     )
 
 
+def add_energy(parser: Parser) -> None:
+    """What it takes, and costs."""
+    group = parser.add_argument_group("energy and cost, where the server is on this machine")
+    group.add_argument(
+        "--energy",
+        choices=("auto", "off"),
+        default="auto",
+        help="joules by token, of GPUs (NVML) and processors (RAPL), where they tell them (auto)",
+    )
+    group.add_argument(
+        "--price", metavar="PRICE", help="of electricity: 0.30/kWh, or '0.30 EUR/kWh'"
+    )
+    group.add_argument(
+        "--price-hour",
+        metavar="PRICE",
+        help="of an hour of the server's machine, wherever it is: 2.50, or '2.50 EUR'",
+    )
+
+
+def add_slo(group: argparse._ArgumentGroup) -> None:
+    """The objective."""
+    group.add_argument(
+        "--slo", type=slo, metavar="SLO", help="objective: ttft=500ms,tpot=50ms,latency=5s"
+    )
+
+
 def add_output(parser: Parser, *, max_lag: str = "10ms") -> None:
-    """What comes out, and what a valid run must keep to."""
+    """What it takes and costs, what comes out, and what a valid run must keep to."""
+    add_energy(parser)
     group = parser.add_argument_group("what comes out")
     group.add_argument("--json", type=Path, metavar="FILE", help="everything; - for stdout")
     group.add_argument("--html", type=Path, metavar="FILE", help="one self-contained page")
@@ -256,6 +283,8 @@ def settings_of(options: argparse.Namespace, tool: Tool) -> Settings:
         ConfigError: a file cannot be read.
     """
     from llcuda_net.batch.targets import tokenizer
+    from llcuda_net.bench.energy.account import Wanted
+    from llcuda_net.bench.energy.money import Prices
     from llcuda_net.bench.runs.settings import Access, Kernels, Request, Settings, Start
 
     if options.start and options.target:
@@ -295,6 +324,7 @@ def settings_of(options: argparse.Namespace, tool: Tool) -> Settings:
         max_lag=options.max_lag,
         self_test=not options.no_self_test,
         tokenizer=options.tokenizer,
+        energy=Wanted(options.energy == "auto", Prices.parse(options.price, options.price_hour)),
     )
 
 

@@ -15,6 +15,7 @@ from llcuda_net.cli.bench.interrupt import caution, measured
 from llcuda_net.cli.bench.searching import Swept
 from llcuda_net.cli.bench.tool import Tool, command, finish, need_extra
 from llcuda_net.cli.common import Exit, Parser, fail, run_command
+from llcuda_net.util.numbers import plain
 
 if TYPE_CHECKING:
     from llcuda_net.batch.mpi import Communicator
@@ -94,6 +95,7 @@ def make_parser(tool: Tool) -> Parser:
         default=3,
         help="of each point of a sweep (3)",
     )
+    options.add_slo(group)
     options.add_request(out)
     searching.add(out)
     options.add_kernels(out)
@@ -184,7 +186,7 @@ def _requests(args: argparse.Namespace, tool: Tool) -> _Work:
 
     settings = options.settings_of(args, tool)
     options.generates(args)
-    load = ranks.Load(args.inflight, args.mode, args.seconds, args.warmup)
+    load = ranks.Load(args.inflight, args.mode, args.seconds, args.warmup, args.slo)
     return _Work(
         _settings(args, settings),
         "tokens_per_s",
@@ -213,6 +215,7 @@ def _settings(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         "inflight": args.inflight,
         "seconds": args.seconds,
         "warmup": args.warmup,
+        "slo": args.slo,
         **settings.as_dict(),
     }
 
@@ -279,11 +282,15 @@ def _sweep(args: argparse.Namespace, settings: Settings, load: Load) -> Swept:
             *("--connections", str(args.connections), "--max-lag", str(args.max_lag)),
             *("--cuda-iters", str(args.cuda_iters), "--point", str(file)),
         ]
+        given += ["--energy", args.energy]
+        if load.slo:
+            bounds = [f"{name}={plain(bound, 9)}s" for name, bound in load.slo.items()]
+            given += ["--slo", ",".join(bounds)]
         for option in ("natural_ends", "tls", "cuda_post", "no_self_test"):
             given += [f"--{option.replace('_', '-')}"] * getattr(args, option)
         for option in (
             *("token_file", "tls_ca", "api_key_file", "cuda_work", "model", "tokenizer"),
-            *("prompts", "workload", "max_tokens", "max_prompt"),
+            *("prompts", "workload", "max_tokens", "max_prompt", "price", "price_hour"),
         ):
             value = getattr(args, option)
             given += [f"--{option.replace('_', '-')}", str(value)] if value else []

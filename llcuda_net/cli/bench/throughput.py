@@ -82,9 +82,7 @@ def make_parser(tool: Tool) -> Parser:
         default=5,
         help="over all loads (5)",
     )
-    group.add_argument(
-        "--slo", type=options.slo, metavar="SLO", help="objective: ttft=500ms,tpot=50ms,latency=5s"
-    )
+    options.add_slo(group)
     options.add_request(out)
     options.add_kernels(out)
     # More than for latencies: a rate over seconds is not moved by it, and overload is part of this.

@@ -10,7 +10,7 @@ from llcuda_net.batch.histogram import Histogram
 from llcuda_net.batch.record import Outcome, Record
 from llcuda_net.bench.report import scaling
 from llcuda_net.bench.runs import curve
-from llcuda_net.bench.runs.steps import keeps
+from llcuda_net.bench.statistics.objective import keeps
 
 
 def point(n: int, rate: float, slots: int | None = 8) -> dict[str, Any]:

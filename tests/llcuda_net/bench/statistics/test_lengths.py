@@ -8,7 +8,7 @@ import pytest
 
 from llcuda_net.batch.record import Outcome, Record
 from llcuda_net.bench.report.workload import lines
-from llcuda_net.bench.statistics.lengths import lengths, sessions
+from llcuda_net.bench.statistics.lengths import BARS, lengths, sessions
 
 
 def turn(session: int, place: int, **given: Any) -> Record:
@@ -76,3 +76,26 @@ def test_what_the_server_did_not_count_is_not_known() -> None:
     assert found["prompt"]["came"] is None
     said = lines({"lengths": found, "sessions": None, "workload": None})
     assert said[0] == "tokens wanted and come, mean: prompt 110 and not counted"
+
+
+def test_bars_hold_all_and_percentiles_are_those_that_the_sample_supports() -> None:
+    records = [turn(0, 0, tokens=n, wanted_tokens=50) for n in range(1, 101)]
+    found = lengths(records)
+    assert found is not None
+    answer = found["answer"]
+    assert answer["edges"][:2] == [1, 6]
+    assert len(answer["edges"]) <= BARS + 1
+    assert answer["edges"][-1] > 100
+    assert answer["came"]["bars"] == [5] * 20
+    assert (answer["came"]["p10"], answer["came"]["p50"], answer["came"]["p99"]) == (10, 50, None)
+    assert (answer["came"]["min"], answer["came"]["max"]) == (1, 100)
+    assert [n for n in answer["wanted"]["bars"] if n] == [100]
+
+
+def test_what_came_is_known_where_nobody_wanted_any() -> None:
+    records = [turn(0, 0, tokens=n, wanted_tokens=None, wanted_prompt=None) for n in (3, 5)]
+    found = lengths(records)
+    assert found is not None
+    assert found["answer"]["wanted"] is None
+    assert found["answer"]["came"]["mean"] == 4
+    assert lines({"lengths": found, "sessions": None, "workload": None}) == []
