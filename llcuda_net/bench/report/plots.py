@@ -159,9 +159,10 @@ def chart(
 def _columns(names: Sequence[str]) -> int:
     """As many names beside each other as fit: each column is as wide as its longest name."""
     for columns in range(len(names), 1, -1):
-        rows = math.ceil(len(names) / columns)
-        wide = [max(map(len, names[at : at + rows])) + 5 for at in range(0, len(names), rows)]
-        if sum(wide) <= 62:
+        wide = [
+            max(map(len, part)) + 6 for part in np.array_split(np.asarray(names, object), columns)
+        ]
+        if sum(wide) <= 52:
             return columns
     return 1
 

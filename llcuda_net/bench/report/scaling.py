@@ -93,11 +93,22 @@ def fits(found: dict[str, Any]) -> Table | None:
         return None
     rows = []
     for each in found["fits"]:
-        parameters = [f"{name} {estimate(e)}" for name, e in each["parameters"].items()]
+        known = each["parameters"]
+        share = known.get("serial share") or known["sigma"]
         holds = "" if each["holds"] else ", does not hold"
-        peak = "" if each["law"] != "universal" else estimate(each["peak"])
-        rows.append([each["law"], "; ".join(parameters), f"{each['residual']:.1%}{holds}", peak])
-    return ["law fitted", "parameters (95 % interval)", "residual", "peak at"], rows
+        universal = each["law"] == "universal"
+        rows.append(
+            [
+                each["law"],
+                estimate(known["rate"]),
+                estimate(share),
+                estimate(known["kappa"]) if universal else "",
+                f"{each['residual']:.1%}{holds}",
+                estimate(each["peak"]) if universal else "",
+            ]
+        )
+    heads = ["law fitted", "rate of one (95 % interval)", "serial share, sigma", "kappa"]
+    return [*heads, "residual", "peak at"], rows
 
 
 def notes(found: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -66,3 +67,22 @@ def test_thinning_keeps_both_ends() -> None:
     points = [(float(i), 0.0) for i in range(10_000)]
     found = plots.thin(points, 100)
     assert (len(found), found[0], found[-1]) == (100, points[0], points[-1])
+
+
+def test_the_names_of_all_laws_leave_a_chart_its_width() -> None:
+    """A legend that is wider than the chart squeezes it: the last tick was at half of the width."""
+    points = [(1.0, 1.0), (4.0, 2.0)]
+    names = ("ideal", "measured", "Amdahl", "Gustafson", "universal")
+    series = [Series(name, points, "dashed", i) for i, name in enumerate(names)]
+    across = Axis("ranks", "linear", 1.0, 4.0, [1.0, 4.0])
+    figure = plots.chart("Speedup", series, across, Axis("y"))
+    assert figure is not None
+    svg = ElementTree.fromstring(figure.svg)
+    width = float(svg.attrib["viewBox"].split()[2])
+    places = {}
+    for text in svg.iter(f"{SVG}text"):
+        moved = re.search(r"translate\(([\d.]+)", text.get("transform", ""))
+        at = moved[1] if moved else text.get("x", "nan")
+        places["".join(text.itertext()).strip()] = float(at)
+    assert places["4"] > 0.9 * width, places
+    assert places["universal"] < 0.9 * width
