@@ -35,7 +35,7 @@ _SETTLE = 10.0
 #: Shares of the capacity that the rates "auto" offer.
 _SHARES = (0.25, 0.5, 0.75, 0.9, 1.0, 1.25)
 #: Of which such a rate must bring so many in the time, on average: else there may be none.
-_FEW = 10
+_FEW = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,8 +254,8 @@ class ThroughputBench:
         capacity = max(step.rates()["requests_per_s"].value for step in self.concurrency)
         capacity /= self._work.turns
         rates = [float(f"{share * capacity:.3g}") for share in _SHARES] if capacity > 0 else []
-        seconds = self.sweep.seconds or LEAST
-        self._few = [rate for rate in rates if rate * seconds < _FEW]
+        window = max(self._seconds(step) for step in self.concurrency)
+        self._few = [rate for rate in rates if rate * window < _FEW]
         return [rate for rate in rates if rate not in self._few]
 
     # -- the figures --------------------------------------------------------------------------
@@ -324,7 +324,7 @@ class ThroughputBench:
             words = ", ".join(plain(rate, 4) for rate in self._few)
             found["cautions"].append(
                 f"{words} {self._work.moment}/s were not offered: of such a rate under {_FEW} come"
-                f" in {plain(self.sweep.seconds or LEAST)} s (--seconds)"
+                " in the time of a load, and in some runs none (--seconds)"
             )
         found["cautions"] += self._cautions(found)
 

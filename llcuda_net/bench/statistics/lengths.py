@@ -79,16 +79,17 @@ def sessions(
         repeats: those that are measured, by run.
 
     Returns:
-        `begun`, of which `ended` whole, `broken` by a turn without an answer, and `open` when the
-        time was up; and for `first` and `later` turns the requests, the TTFT, and the tokens of
-        their prompts, of which `cached_tokens` came from the server's cache.
+        `begun`, those with a measured turn, of which `ended` whole, `broken` by a turn without an
+        answer, and `open` when the time was up; and for `first` and `later` turns the requests,
+        the TTFT, and the tokens of their prompts, of which `cached_tokens` came from the server's
+        cache.
     """
-    begun = {(r.path, r.number) for r in records if r.session is not None}
+    begun = {(r.path, r.number) for r in counted if r.session is not None}
     if not begun:
         return None
-    ended = {(r.path, r.number) for r in records if r.last and r.session is not None}
+    ended = begun & {(r.path, r.number) for r in records if r.last}
     lost = (Outcome.REFUSED, Outcome.FAILED, Outcome.TIMEOUT)
-    broken = {(r.path, r.number) for r in records if r.session is not None and r.outcome in lost}
+    broken = begun & {(r.path, r.number) for r in records if r.outcome in lost}
     found: dict[str, Any] = {
         "begun": len(begun),
         "ended": len(ended),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import trio
@@ -110,3 +111,23 @@ async def test_sessions_go_on_while_those_of_the_window_end(autojump_clock: Mock
     assert any(r.turn > 0 for r in after)
     assert all(r.warmup for r in after)
     assert all(r.done and not r.warmup for r in records if r.intended < 10)
+
+
+async def test_sessions_go_on_while_the_run_cools_down_and_are_not_measured(
+    autojump_clock: MockClock,
+) -> None:
+    """While an answer of the schedule is awaited, users go on as before."""
+
+    class Slow(Fake):
+        async def ask(self, *arguments: Any, **more: Any) -> Answer:
+            if arguments[2].number == 0 and arguments[2].turn == 1:
+                await trio.sleep(3)
+            return await super().ask(*arguments, **more)
+
+    run = Run(Plan(schedules.closed(2, 1.0), Turns(50, 0.2), cooldown=9.0), {"server": Slow()})
+    records = await run.run()
+    of_the_other = [r for r in records if r.session == 1]
+    assert [r.turn for r in of_the_other] == list(range(len(of_the_other)))
+    assert [r.warmup for r in of_the_other] == [r.intended >= 1 for r in of_the_other]
+    assert max(r.intended for r in of_the_other) > 2.5
+    assert {r.session for r in records} == {0, 1}
