@@ -84,6 +84,7 @@ def sessions(
         the TTFT, and the tokens of their prompts, of which `cached_tokens` came from the server's
         cache.
     """
+    counted = [record for repeat in repeats for record in repeat]
     begun = {(r.path, r.number) for r in counted if r.session is not None}
     if not begun:
         return None

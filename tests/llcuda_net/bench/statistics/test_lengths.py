@@ -57,7 +57,7 @@ def test_sessions_are_counted_by_how_they_went() -> None:
 def test_one_session_over_two_paths_is_two() -> None:
     records = [turn(0, 0, path="a", last=True), turn(0, 0, path="b")]
     before = turn(1, 0, last=True, warmup=True)  # of which no turn is measured
-    found = sessions([*records, before], records)
+    found = sessions([*records, before], [records])
     assert found is not None
     assert (found["begun"], found["ended"], found["open"]) == (2, 1, 1)
     assert found["first"]["requests"] == 2
