@@ -16,7 +16,7 @@ from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.client import connect
 from llcuda_net.client.dial import addresses_of
 from llcuda_net.config.upstreams import BaseUrl
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
@@ -24,7 +24,10 @@ from llcuda_net.upstream.llama.transport.origin import Origin
 
 #: By which API a server with a URL is asked.
 Api = Literal["auto", "llama", "openai", "llcuda"]
+#: What is done before a measurement, see `open_target`.
 Prepare = Literal["ask", "tell"]
+#: What connecting says where the server speaks HTTP, and not llcuda's protocol.
+_HTTP = "is an HTTP server"
 #: Seconds for a server to say which it is.
 _WHICH_TIMEOUT = 5.0
 
@@ -89,12 +92,20 @@ async def open_target(
             yield LlamaTarget(llama.base_url, llama)
             nursery.cancel_scope.cancel()
             return
-        clients = [
-            await stack.enter_async_context(
-                connect(server, token=token, tls=tls, tls_ca=tls_ca, **options)
-            )
-            for _ in range(max(1, connections))
-        ]
+        try:
+            clients = [
+                await stack.enter_async_context(
+                    connect(server, token=token, tls=tls, tls_ca=tls_ca, **options)
+                )
+                for _ in range(max(1, connections))
+            ]
+        except ConnectError as error:
+            if prepare is None or _HTTP not in str(error):
+                raise
+            raise ConnectError(
+                f"{server} {_HTTP}, not an llcuda-server: if it has OpenAI's API, its URL is"
+                f" http://{server}/v1"
+            ) from None
         http = None
         if prepare and not (tls or tls_ca):
             http = Origin(BaseUrl.parse(f"http://{addresses_of(server)[0]}"), token)

@@ -106,7 +106,8 @@ async def learn(target: object, about: dict[str, Any], tokenizer: str | None) ->
         found = await check(target.samples, target.by, own, target.tokenizer)
     else:
         async with open_tokenizer(tokenizer) as count:
-            name = without_credentials(tokenizer)
+            url = "://" in tokenizer
+            name = without_credentials(tokenizer) if url else Path(tokenizer).name
             found = await check(target.samples, target.by, count, name)
     about["tokens"] = found.as_dict()
     about["notes"] = [*target.notes, *([found.caution] if found.caution is not None else [])]

@@ -62,7 +62,7 @@ def make_parser(tool: Tool) -> Parser:
         "--direct-api",
         choices=("auto", "llama", "openai"),
         default="auto",
-        help="its API: auto asks its /props whether it is a llama-server, else OpenAI's (auto)",
+        help="its API, as --api (auto)",
     )
     group.add_argument(
         "--direct-model",

@@ -16,6 +16,7 @@ from llcuda_net.batch.targets.opening import open_target
 from llcuda_net.batch.targets.tokenizer import learn
 from llcuda_net.errors import (
     ConfigError,
+    ConnectError,
     InvalidRequest,
     Overloaded,
     RequestError,
@@ -24,6 +25,7 @@ from llcuda_net.errors import (
     UpstreamStalled,
     UpstreamUnavailable,
 )
+from tests.support import ollama_server
 from tests.support.chat_server import DONE, USAGE, ChatServer, Refusal, Script, chunk, ending
 from tools import synthetic_upstream
 
@@ -306,6 +308,15 @@ async def test_a_model_that_only_embeds_is_not_chosen(server: ChatServer) -> Non
     server.models = []
     with pytest.raises(Unsupported, match="lists no model"):
         async with open_target(server.url, api="openai"):
+            pass
+
+
+async def test_a_server_by_its_address_alone() -> None:
+    with (
+        ollama_server.running() as place,
+        pytest.raises(ConnectError, match=f"its URL is http://{place}/v1"),
+    ):
+        async with open_target(place, api="auto", prepare="ask"):
             pass
 
 
