@@ -36,6 +36,9 @@ _MODULES = {
     "llcuda-bench-latency": "bench.latency",
     "llcuda-bench-throughput": "bench.throughput",
     "llcuda-bench-scaling": "bench.scaling",
+    "llcuda-bench-show": "bench.show",
+    "llcuda-bench-compare": "bench.compare",
+    "llcuda-bench-verify": "bench.verify",
     "llcuda-bench-workloads": "bench.workloads",
 }
 #: What stands in an epilog before a list, and becomes a heading.

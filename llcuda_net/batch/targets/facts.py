@@ -20,6 +20,8 @@ JsonOf = Callable[[str, Any], Awaitable[dict[str, Any]]]
 
 _SILENT = "the server does not say"
 _FLAGS = "the server does not tell how it was started"
+#: How URLs of a server's own machine begin.
+_HERE = ("http://127.", "http://localhost", "http://[::1]")
 #: Characters of a chat template that are hashed.
 _TEMPLATE = 1 << 20
 #: Of the model, what is asked for.
@@ -227,11 +229,19 @@ def of_gateway(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def unhashed(status: dict[str, Any]) -> int:
-    """Bytes of models' files that an llcuda-server reads and has not hashed yet, by its status."""
+    """Bytes of models' files that an llcuda-server has not hashed yet, by its status.
+
+    A file on its machine of which it says nothing yet counts as one byte.
+    """
     listed = status.get("upstreams")
-    listed = listed if isinstance(listed, list) else []
-    known = [_map(each, "fingerprint") for each in listed if isinstance(each, dict)]
-    return sum(_count(each, "size") or 0 for each in known if not each.get("hash"))
+    size = 0
+    for each in listed if isinstance(listed, list) else []:
+        if isinstance(each, dict) and isinstance(each.get("fingerprint"), dict):
+            known = each["fingerprint"]
+            here = _text(each, "url").startswith(_HERE)
+            if not known.get("hash"):
+                size += _count(known, "size") or int(here)
+    return size
 
 
 def _behind(status: dict[str, Any]) -> dict[str, Any]:

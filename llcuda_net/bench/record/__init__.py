@@ -2,9 +2,7 @@
 
 Nothing here is guessed: what is not known is null, and `unknown` beside it says why.
 
-machine      the computer that measured
-source       llcuda's own version and commit, and the packages that bear on the figures
-graphics     the graphics processors
+environment  the computer that measured, its graphics processors, and llcuda's own version
 served       what was measured, as far as it says
 sent         what was sent, with a digest
 privacy      hosts, paths and keys are taken out of what is written
@@ -15,7 +13,8 @@ differences  what two documents are of, and where it is not the same
 requests     every request's times, as JSONL or CSV
 consistency  whether a document agrees with itself
 recompute    the figures again, from every request's times
-badge        a document's figures in one line, and as a picture
+headline     a document's figures in one line
+badge        the first of them as a picture
 
 It imports `statistics`, and what `bench` may.
 """

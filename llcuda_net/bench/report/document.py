@@ -15,9 +15,9 @@ from typing import Any
 
 from llcuda_net.bench.record import schema
 from llcuda_net.bench.record.canonical import DIGEST, digest
-from llcuda_net.bench.record.graphics import gpus
-from llcuda_net.bench.record.machine import cores, machine
-from llcuda_net.bench.record.source import source, versions
+from llcuda_net.bench.record.environment.graphics import gpus
+from llcuda_net.bench.record.environment.machine import cores, machine
+from llcuda_net.bench.record.environment.source import source, versions
 from llcuda_net.errors import ConfigError
 from llcuda_net.util.terminal import echo
 

@@ -15,6 +15,9 @@ _COMMANDS = {
     "latency": "what a user waits for: first token, each next one, the whole answer",
     "throughput": "how much a server does, and from where on requests only wait",
     "scaling": "what more load processes, or more servers, bring (MPI)",
+    "show": "what records say: the table again, a line of Markdown, a badge",
+    "compare": "records with another: better, worse, or cannot tell",
+    "verify": "whether records are whole, and whether two agree",
     "workloads": "the workloads with names: lengths, turns, think times, and their sources",
 }
 _EPILOG = """\
@@ -27,6 +30,7 @@ examples:
   llcuda bench throughput --target 127.0.0.1:9000 --json new.json
   llcuda bench scaling --sweep 1,2,4 --start demo
   llcuda bench latency --start demo --workload chat --rate 1
+  llcuda bench compare old.json new.json
   llcuda bench latency --help
 
 It needs the extra: pip install 'llcuda-net[bench]'.

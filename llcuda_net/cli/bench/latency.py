@@ -171,7 +171,9 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
 
         return page(found)
 
-    code = finish(found, latency.lines(found), page, args, old, parts_of("run", None, bench.runs))
+    before = [] if bench.rehearsal is None else [bench.rehearsal]
+    parts = [*parts_of("rehearsal", None, before), *parts_of("run", None, bench.runs)]
+    code = finish(found, latency.lines(found), page, args, old, parts)
     return code if whole else Exit.INTERRUPTED
 
 

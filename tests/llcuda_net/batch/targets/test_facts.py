@@ -115,6 +115,8 @@ async def test_an_llcuda_server_and_what_is_behind_it() -> None:
     assert "has not read it" in found["upstreams"][1]["unknown"]["model.sha256"]
     assert facts.unhashed(status) == 7
     assert facts.unhashed({"upstreams": [{}, None, {"fingerprint": 3}]}) == 0
+    new = {"url": "http://127.0.0.1:1", "fingerprint": {"name": "m"}}
+    assert facts.unhashed({"upstreams": [new, {**new, "url": "http://10.0.0.1:1"}]}) == 1
 
     own = {"id": "m", "owned_by": "llcuda", "context_length": 1024, "slots": 5}
     models = {"data": [{**own, "fingerprint": {"hash": "cd" * 32, "size": 6}}]}
