@@ -79,11 +79,12 @@ def _unknown(where: str, one: dict[str, Any]) -> Iterator[str]:
 
 def _estimate(where: str, one: dict[str, Any]) -> Iterator[str]:
     low, value, high = one["low"], one["value"], one.get("high")
-    if (low is None) != (high is None):
-        yield f"{where}: an interval with one end"
-    elif low is not None and low > high:
+    if low is None or high is None:
+        if low is not high:
+            yield f"{where}: an interval with one end"
+    elif low > high:
         yield f"{where}: an interval from {low} to {high}"
-    elif low is not None and not low - _slack(value) <= value <= high + _slack(value):
+    elif not low - _slack(value) <= value <= high + _slack(value):
         yield f"{where}: {value} is not in its interval"
 
 

@@ -18,7 +18,8 @@ _NAMES = {
 
 def table(documents: list[dict[str, Any]]) -> list[str]:
     """A table in Markdown of documents of one measurement: a heading, and a row for each."""
-    heads, rows = [], []
+    heads: list[str] = []
+    rows: list[dict[str, str]] = []
     for document in documents:
         line = {**_who(document), **dict(_figures(document)), **_end(document)}
         heads = [*heads, *(name for name in line if name not in heads)]

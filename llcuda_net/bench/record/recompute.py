@@ -53,9 +53,9 @@ def _figures(
     for kind in ("concurrency", "rates"):
         for row in document[kind]:
             places = by_kind.get((kind, row["load"]), [])
-            own = [records[place] for place in places]
+            repeats = [records[place] for place in places]
             windows = [(runs[place]["begin"], runs[place]["end"]) for place in places]
-            yield from _step(document, kind, row, own, windows)
+            yield from _step(document, kind, row, repeats, windows)
 
 
 def _latency(

@@ -103,15 +103,23 @@ def table(found: dict[str, Any]) -> list[str]:
     """The table, as when it was measured."""
     from llcuda_net.bench.report import latency, scaling, throughput
 
-    kinds = {"latency": latency, "throughput": throughput, "scaling": scaling}
-    return kinds[found["measurement"]].lines(found)
+    kinds = {
+        "latency": latency.lines,
+        "throughput": throughput.lines,
+        "scaling": scaling.lines,
+    }
+    return kinds[found["measurement"]](found)
 
 
 def _page(found: dict[str, Any]) -> str:
     from llcuda_net.bench.report import latency_page, scaling_page, throughput_page
 
-    kinds = {"latency": latency_page, "throughput": throughput_page, "scaling": scaling_page}
-    return kinds[found["measurement"]].page(found)
+    kinds = {
+        "latency": latency_page.page,
+        "throughput": throughput_page.page,
+        "scaling": scaling_page.page,
+    }
+    return kinds[found["measurement"]](found)
 
 
 def _lines(found: list[dict[str, Any]]) -> int:

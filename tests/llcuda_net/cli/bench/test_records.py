@@ -73,7 +73,7 @@ def test_a_badge(run: Run, tmp_path: Path) -> None:
     tree = ElementTree.parse(file).getroot()
     texts = [each.text for each in tree.iter("{http://www.w3.org/2000/svg}text")]
     assert texts[0] == "fake: TTFT p50"
-    assert texts[1].endswith(" ms")
+    assert str(texts[1]).endswith(" ms")
     code, said = run("show", "--badge", str(file), "old.json", "slow.json")
     assert (code, said) == (2, "llcuda bench show: error: --badge and --html take one record\n")
 
