@@ -1,8 +1,8 @@
 """Ctrl-C in a measurement: what is complete is kept, and a second one ends it at once.
 
 The first one cancels what runs; what was started is ended, and the command goes on with what is
-complete. The second one kills whatever is still waited for. SIGTERM ends the command as it does
-every other.
+complete. The second one kills whatever is still waited for, and ends the command, too. SIGTERM ends
+it as it does every other.
 """
 
 from __future__ import annotations
@@ -27,20 +27,27 @@ def measured(run: Callable[[], Awaitable[Any]], ticker: Ticker) -> bool:
     """Run a measurement to its end; False where Ctrl-C ended it before, and all was closed.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C came twice; all was killed.
         Terminated: SIGTERM ended it.
     """
     from llcuda_net.cli.run_async import run_async
 
+    hurry = False
+
     def interrupted(times: int) -> None:
+        nonlocal hurry
         if times == 1:
             ticker.erase()
             _say("interrupted; what is complete is kept (Ctrl-C again ends at once)")
         else:
+            hurry = True
             kill_descendants(os.getpid())
 
     try:
         run_async(run, on_interrupt=interrupted)
     except KeyboardInterrupt:
+        if hurry:
+            raise
         return False
     finally:
         ticker.erase()
