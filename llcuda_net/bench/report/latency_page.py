@@ -9,7 +9,7 @@ from llcuda_net.bench.report import latency, plots
 from llcuda_net.bench.report.cells import estimate, interval
 from llcuda_net.bench.report.page import Card, Section
 from llcuda_net.bench.report.page import page as whole
-from llcuda_net.bench.report.parts import energy, lengths, objective
+from llcuda_net.bench.report.parts import energy, lengths, objective, sessions
 from llcuda_net.bench.statistics.summary import NAMES, meaning, parts
 from llcuda_net.util.numbers import three_digits
 from llcuda_net.util.quantile import PERCENTILES
@@ -50,6 +50,7 @@ def page(found: dict[str, Any]) -> str:
         ),
         *_cost(found),
         *_work(found),
+        *sessions.section(found.get("sessions")),
         *lengths.section(found.get("lengths")),
         *energy.section(
             found.get("energy"),

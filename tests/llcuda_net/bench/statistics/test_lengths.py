@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from llcuda_net.batch.record import Outcome, Record
+from llcuda_net.bench.report.parts.sessions import section as of_sessions
 from llcuda_net.bench.report.workload import lines
 from llcuda_net.bench.statistics.lengths import BARS, lengths, sessions
 
@@ -43,6 +44,11 @@ def test_sessions_are_counted_by_how_they_went() -> None:
     assert found["later"]["ttft"]["mean"]["value"] == pytest.approx(200)
     assert (found["first"]["cached_tokens"], found["first"]["prompt_tokens"]) == (0, 400)
     assert (found["later"]["cached_tokens"], found["later"]["prompt_tokens"]) == (180, 400)
+    (section,) = of_sessions(found)
+    assert section.text.startswith("5 sessions with a measured turn: 2 ended, 1 were broken")
+    heads, rows = section.tables[0]
+    assert heads == ["TTFT, ms", "requests", "mean", "prompt tokens from the cache"]
+    assert rows == [["first turns", "5", "500", "0%"], ["later turns", "3", "200", "45%"]]
     said = lines({"lengths": lengths(records), "sessions": found, "workload": {"max_tokens": 20}})
     assert said[0] == (
         "tokens wanted and come, mean: prompt 147 and 133; answer 20.0 and 10.0"
@@ -68,6 +74,7 @@ def test_where_nobody_wanted_anything_nothing_is_said() -> None:
     record.outcome = Outcome.DONE
     assert lengths([record]) is None
     assert sessions([record], [[record]]) is None
+    assert of_sessions(None) == []
     assert lines({"lengths": None, "sessions": None, "workload": None}) == []
 
 
