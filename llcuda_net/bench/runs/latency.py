@@ -17,6 +17,7 @@ from llcuda_net.bench.runs import warmup
 from llcuda_net.bench.runs.once import Once, Say, once, self_test, silent
 from llcuda_net.bench.runs.settings import Settings
 from llcuda_net.bench.runs.warmup import Settled
+from llcuda_net.bench.statistics.censored import longest
 from llcuda_net.bench.statistics.estimates import student
 from llcuda_net.bench.statistics.lengths import lengths, sessions
 from llcuda_net.bench.statistics.objective import reached
@@ -268,12 +269,14 @@ class LatencyBench:
     def _plan(self, repeat: int) -> Plan:
         """What a repetition sends: the same prompts, at moments of its own."""
         request = self.settings.request
+        schedule = self._moments(request.seed + repeat)
         return Plan(
-            schedule=self._moments(request.seed + repeat),
+            schedule=schedule,
             prompts=self._work.work.for_run(repeat),
             params=request.params,
             timeout=request.timeout,
             warmup=self._settled.warmup,
+            cooldown=max(self._settled.warmup, self._settled.answer) if schedule.steady else 0.0,
             requests=self.load.requests,
             seed=request.seed + repeat,
             chat=self._chat,
@@ -386,6 +389,13 @@ class LatencyBench:
             own = [record for record in everything if record.path == path]
             notes = self.settings.request.shorter(own) + about.get("notes", [])
             found["cautions"] += [f"{path}: {text}" for text in notes]
+        slow, before = longest(everything), self.load.warmup
+        if slow is not None and before is not None and slow > before:
+            found["cautions"].append(
+                f"the warm-up of {plain(before)} s is shorter than an answer (up to {slow:.2f} s):"
+                " the first of them come from a server that was idle. Without --warmup it is as"
+                " long as the load needs"
+            )
         if not self._settled.settled:
             found["cautions"].append(
                 f"the load had not settled after {plain(self._settled.warmup, 1)} s of warm-up: its"

@@ -8,7 +8,7 @@ from typing import Any
 from llcuda_net.batch.record import outcomes
 from llcuda_net.bench.runs.once import Once
 from llcuda_net.bench.runs.warmup import Settled
-from llcuda_net.bench.statistics.censored import observations, quantile
+from llcuda_net.bench.statistics.censored import longest
 from llcuda_net.bench.statistics.estimates import Estimate
 from llcuda_net.bench.statistics.objective import reached
 from llcuda_net.bench.statistics.samples import of_records
@@ -49,11 +49,8 @@ class Step:
         return judge(windows, reached, self.load)
 
     def longest(self) -> float | None:
-        """p99 of the seconds of an answer, or the longest of fewer than 100; None of no answer."""
-        found = observations([r for run in self.runs for r in run.measured], "latency")
-        if len(found) >= 100 and (p99 := quantile(found, 0.99)) is not None:
-            return p99
-        return max((seconds for seconds, _ in found), default=None)
+        """Seconds of the slowest answers: see `censored.longest`."""
+        return longest(record for run in self.runs for record in run.measured)
 
     def repetitions(self) -> dict[str, list[float]]:
         """One value a round, for comparisons."""

@@ -95,6 +95,14 @@ def quantile(observations: Sequence[Observation], share: float) -> float | None:
     return None
 
 
+def longest(records: Iterable[Record]) -> float | None:
+    """p99 of the seconds of an answer, or the longest of fewer than 100; None of no answer."""
+    found = observations(records, "latency")
+    if len(found) >= 100 and (p99 := quantile(found, 0.99)) is not None:
+        return p99
+    return max((seconds for seconds, _ in found), default=None)
+
+
 def censored_count(observations: Iterable[Observation]) -> int:
     """Of how many only a lower bound is known."""
     return sum(censored for _, censored in observations)

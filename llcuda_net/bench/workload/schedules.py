@@ -48,6 +48,11 @@ class Schedule:
         """Whether each request waits for another's answer."""
         return self.moments is None
 
+    @property
+    def steady(self) -> bool:
+        """Whether it could begin again at its end: a ramp and a trace are no such load."""
+        return self.kind.partition(":")[0] in ("closed", "constant", "poisson", "gamma")
+
     def describe(self, *, sessions: bool = False) -> str:
         """In words, for a report.
 

@@ -19,7 +19,7 @@ from llcuda_net.bench.runs.latency import Direct, LatencyBench
 from llcuda_net.bench.runs.settings import Access, Kernels, Request, Settings
 from llcuda_net.bench.runs.throughput import Sweep, ThroughputBench
 from llcuda_net.errors import ConfigError, ConnectError
-from tests.support.bench_targets import Fake, Known, constant
+from tests.support.bench_targets import Fake, Known, constant, either
 
 
 class Slots(Fake):
@@ -138,6 +138,28 @@ async def test_a_load_that_does_not_settle_is_told(
     assert any("had not settled" in text for text in found["cautions"])
     (path,) = found["paths"].values()
     assert path["metrics"]["latency"]["mean"]["low"] is None
+
+
+async def test_latency_goes_on_while_the_last_answers_come(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half the answers take 0.4 s, half 6.05 s; a warm-up by hand of 1 s is shorter."""
+    with_fakes(monkeypatch)
+    for load, later in (
+        (latency.Load(rate=8, seconds=20, repeats=2), True),
+        (latency.Load(rate=8, seconds=20, repeats=2, warmup=1.0), True),
+        (latency.Load(rate=8, seconds=20, repeats=2, requests=50), False),
+        (latency.Load(rate=8, seconds=20, repeats=2, arrivals="ramp:9"), False),
+    ):
+        bench = LatencyBench(settings(a=Known(either(0.4, 6.05), None)), load)
+        await bench.run()
+        found = document.begin("t", [], 1, bench.as_dict())
+        bench.figures(found)
+        for run in bench.runs:
+            assert all(record.done for record in run.measured)
+            assert any(record.intended >= run.schedule.seconds for record in run.records) is later
+        short = [text for text in found["cautions"] if "shorter than an answer" in text]
+        assert bool(short) is (load.warmup is not None)
 
 
 async def test_throughput_ends_at_the_slots(

@@ -149,3 +149,13 @@ async def test_rounds_have_schedules_of_their_own(autojump_clock: MockClock) -> 
     (step,) = bench.rates
     assert len(step.runs) == 5
     assert len({run.schedule.moments for run in step.runs}) == 5
+
+
+async def test_rates_are_shares_of_what_closed_loops_reach(autojump_clock: MockClock) -> None:
+    """M/D/4 of 20 answers/s, with nothing said but the concurrency."""
+    found = await measured(Known(constant(0.2), 4), Sweep((1, 2, 4, 8), rounds=3))
+    assert found["knee"]["load"] == 4
+    loads = [row["load"] for row in found["rates"]]
+    assert loads == pytest.approx([5, 10, 15, 18, 20, 25], rel=0.02)
+    assert found["rates"][0]["saturated"] == "no"
+    assert found["rates"][-1]["saturated"] != "no"
