@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llcuda_net.cli.bench.tool import Tool, need_extra, verdict
-from llcuda_net.cli.common import Exit, Parser, fail, run_command
+from llcuda_net.cli.common import Exit, Parser, run_command
 from llcuda_net.util.terminal import echo
 
 PROG = "llcuda bench compare"
@@ -87,7 +87,8 @@ def _run(args: argparse.Namespace) -> int:
     for one, changes in zip(told, all_changes, strict=True):
         one["changes"] = [change.as_dict() for change in changes]
     if args.html is not None:
-        _overlay(args.html, [old, *others])
+        names = [path.name for path in (args.old, *args.new)]
+        _overlay(args.html, [old, *others], names, told)
     if args.json:
         echo(json.dumps({"old": str(args.old), "new": told}, indent=1, ensure_ascii=False))
     else:
@@ -104,13 +105,14 @@ def _run(args: argparse.Namespace) -> int:
     return Exit.REFUSED if worse else Exit.OK
 
 
-def _overlay(path: Path, documents: list[dict[str, Any]]) -> None:
-    from llcuda_net.bench.report import page
+def _overlay(
+    path: Path, documents: list[dict[str, Any]], names: list[str], told: list[dict[str, Any]]
+) -> None:
+    """Write the page of all of them."""
+    from llcuda_net.bench.report.page import write
+    from llcuda_net.bench.report.parts.overlay import overlay
 
-    overlay = getattr(page, "overlay", None)
-    if overlay is None:
-        fail("this llcuda has no page of several records")
-    page.write(path, overlay(documents))
+    write(path, overlay(documents, names=names, told=told))
 
 
 if __name__ == "__main__":

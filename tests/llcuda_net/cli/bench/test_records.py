@@ -119,6 +119,15 @@ def test_what_differs_hinders_unless_it_is_compared(run: Run, tmp_path: Path) ->
     assert "worse        ttft p50" in said
 
 
+def test_the_page_of_several(run: Run, tmp_path: Path) -> None:
+    page = tmp_path / "both.html"
+    code, _ = run("compare", "--html", str(page), "old.json", "slow.json")
+    assert code == 1
+    text = page.read_text()
+    assert "slow.json" in text
+    assert "<svg" in text
+
+
 def test_verify_one(run: Run) -> None:
     for name in ("old", "sweep"):
         code, said = run("verify", f"{name}.json")
