@@ -384,7 +384,7 @@ class LatencyBench:
         addresses = [about["address"] for about in self._about.values()]
         found["cautions"] += shared(addresses, document.cores())
         found["cautions"] += cautions(everything, self._schedule)
-        found["cautions"] += self._work.cautions(min(run.warmup for run in self.runs))
+        found["cautions"] += self._work.cautions(self._settled.warmup)
         for path, about in self._about.items():
             own = [record for record in everything if record.path == path]
             notes = self.settings.request.shorter(own) + about.get("notes", [])

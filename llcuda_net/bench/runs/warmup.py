@@ -173,7 +173,7 @@ def rehearsed(
     then = [r if r.ended <= seconds else replace(r, ended=math.nan) for r in records]
     queue = relaxation(then, single, seconds)
     answer = max(LEAST, MARGIN * max(single, default=0.0), MARGIN * slowest(records, seconds))
-    return Settled(max(answer, min(queue, most)), settled=queue <= most)
+    return Settled(max(answer, min(queue, most)), settled=queue <= most, answer=answer)
 
 
 def slowest(records: Sequence[Record], now: float) -> float:

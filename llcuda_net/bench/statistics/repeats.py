@@ -44,7 +44,7 @@ from llcuda_net.util.quantile import BEYOND, PERCENTILES, supported
 LEFT = 3.0
 #: Independent values that a repeat must be worth: of these, so many beyond the percentile; for the
 #: mean and the percentiles up to p90, so many in all.
-_TAIL, _BULK = 0.7, 24
+_TAIL, _BULK = 0.7, 30
 #: Of these, the share that the measured repeats must show where a rehearsal shows them all.
 _MEASURED = 2 / 3
 #: Above this share of a repeat's values no memory is seen: then few values do, too.
@@ -203,14 +203,14 @@ def _moves(repeats: Sequence[Sample]) -> str:
 
 
 def _drifts(repeats: Sequence[Sample]) -> str:
-    """Whether the repeats' medians lie on a rising or falling line: by Student's test at 0.1 %."""
+    """Whether the repeats' medians lie on a rising or falling line: by Student's test at 1 %."""
     middles = [middle for each in repeats if (middle := each.quantile(0.5)) is not None]
     count, values = len(middles), np.asarray(middles)
     if count < _ORDERED or np.ptp(values) <= _BETWEEN * abs(float(values.mean())):
         return ""
     r = float(np.corrcoef(np.arange(count), values)[0, 1])
     t = abs(r) * math.sqrt((count - 2) / max(1e-12, 1 - r * r))
-    if t <= t_bound(count - 2, 0.999):
+    if t <= t_bound(count - 2, 0.99):
         return ""
     return f"it {'rose' if r > 0 else 'fell'} from repeat to repeat"
 
