@@ -59,6 +59,22 @@ def _verdict(document: dict[str, Any]) -> list[str]:
     text = f"{within} of {len(judged)} figures are within {AIM[0]:.0%} to {AIM[1]:.0%}, by two"
     text += f" standard errors; of all {given:,} intervals that were given"
     out = [f"{text} {held / max(1, given):.1%} hold the truth."]
+    under = [row for row in judged if row["covered"] < AIM[0]]
+    if under:
+        named = [
+            f"{row['mode']} {row['load']} {row['figure']} ({row['covered']:.0%} of {row['given']})"
+            for row in under
+        ]
+        out.append(f"Under {AIM[0]:.0%} as counted, though by chance perhaps: {', '.join(named)}.")
+    part = [row for row in judged if row["given"] < row["measurements"] / 2]
+    given_part = sum(row["given"] for row in part)
+    if given_part:
+        held_part = sum(row["held"] for row in part) / given_part
+        out.append(
+            "Figures of which under half of the measurements have an interval, where those that"
+            f" have one are not as the others: {given_part:,} intervals, of which {held_part:.1%}"
+            " hold."
+        )
     few = sum(row["given"] for row in rows if row["verdict"] == "none")
     held_few = sum(row["held"] for row in rows if row["verdict"] == "none")
     if few:
@@ -110,11 +126,11 @@ def markdown(document: dict[str, Any]) -> str:
         for why, count in row["why"].items():
             reasons[why] = reasons.get(why, 0) + count
     told = sorted(reasons.items(), key=lambda item: -item[1])
-    count = document["replications"]
+    count, where = document["replications"], document["machine"]
     return _TEXT.format(
         command=" ".join(["python", *document["command"]]),
         day=document["when"][:10],
-        machine=", ".join(str(value) for value in document["machine"].values() if value),
+        machine=f"{where['cpu']}, {where['cores']} cores, Python {where['python']}",
         replications=f"{count:,}",
         repeats=document["repeats"],
         seed=document["seed"],

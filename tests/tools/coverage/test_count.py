@@ -101,7 +101,7 @@ def test_the_table_names_what_misses_the_aim() -> None:
     row = {"mode": "m", "load": "l", "metric": "latency", "truth": 1.0, "before": None}
     document = {
         "when": "2026-01-01T00:00:00+00:00",
-        "machine": {"processor": "p", "cores": 2},
+        "machine": {"cpu": "p", "cores": 2, "python": "3"},
         "command": ["tools/bench_coverage.py"],
         "replications": 200,
         "repeats": 5,
@@ -113,6 +113,9 @@ def test_the_table_names_what_misses_the_aim() -> None:
     }
     assert [each["figure"] for each in missed(document)] == ["p50"]
     assert any("75% (low)" in line for line in lines(document))
+    assert any(
+        "Under 90% as counted" in line and "p50 (75% of 200)" in line for line in lines(document)
+    )
     page = markdown(document)
     assert "| m | l | p50 latency | 1.00 ms | 100% | 75% (low) | 100% |  |" in page
     assert "one repeat (200)" in page
