@@ -97,6 +97,7 @@ def test_the_wheel_measures_a_server_that_is_not_llcuda(wheel: Path, tmp_path: P
              "--max-lag", "30s", "--json", file, "--html", page],
             capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path, check=False,
         )  # fmt: skip
+    assert file.exists(), done.stderr
     found = json.loads(file.read_text("utf-8"))
     assert done.returncode == (1 if found["problems"] else 0), done.stderr
     server = found["paths"]["server"]
