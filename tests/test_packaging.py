@@ -43,7 +43,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-DATA = (".py", ".j2", ".gguf", ".typed", ".html", ".css", ".js", ".svg")
+DATA = (".py", ".j2", ".gguf", ".typed", ".html", ".css", ".js", ".json", ".svg")
 
 
 def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
