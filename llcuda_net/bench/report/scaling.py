@@ -25,7 +25,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     slo = found["settings"].get("slo")
     for row in found["rows"] if slo else []:
         level = objective.lines(slo, row["slo"])
-        out += [f"{row['size']} {found['over']}: {line}" for line in level]
+        many = found["over"] if row["size"] > 1 else found["over"].removesuffix("s")
+        out += [f"{row['size']} {many}: {line}" for line in level]
     took = [(str(row["size"]), row["energy"]) for row in found["rows"]]
     out += energy.lines(found.get("energy"), found["over"], took)
     costs = found["rows"][-1]["mpi"]
