@@ -44,7 +44,7 @@ class Change:
     """One figure's verdict: "better", "worse" or "cannot tell"; or "agree" or "differ".
 
     Attributes:
-        old, new: means of the repetitions.
+        old, new: means of the repetitions, geometric ones where all are above 0.
         relative: the change as a share of the old, with its interval.
     """
 
@@ -159,7 +159,7 @@ def _unsure(judged: list[tuple[float, int, int]]) -> Iterator[tuple[float, int, 
 
 def _change(figure: str, before: Sequence[float], after: Sequence[float]) -> tuple[Change, float]:
     """The verdict on a figure by itself, and the probability of as much by chance alone."""
-    old, new = float(np.mean(before)), float(np.mean(after))
+    old, new = _middle(before, after), _middle(after, before)
     change = Change(figure, CANNOT_TELL, old, new, Estimate(0.0))
     found = ratio(before, after)
     if found is None:
@@ -180,6 +180,13 @@ def _change(figure: str, before: Sequence[float], after: Sequence[float]) -> tup
     more = figure.split()[0] in _MORE_IS_BETTER
     better = (found.estimate.value > 0) == more
     return replace(change, verdict="better" if better else "worse"), found.p
+
+
+def _middle(values: Sequence[float], others: Sequence[float]) -> float:
+    """The mean that the ratio is of: the geometric one where all values have a logarithm."""
+    if min(*values, *others) > 0:
+        return math.exp(float(np.mean(np.log(values))))
+    return float(np.mean(values))
 
 
 def ratio(before: Sequence[float], after: Sequence[float]) -> Difference | None:

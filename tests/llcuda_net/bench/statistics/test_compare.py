@@ -104,6 +104,12 @@ def test_agreement_needs_an_interval_within_the_margin() -> None:
     assert "--repeats" in told([10.0]).why
 
 
+def test_what_is_shown_is_what_the_ratio_is_of() -> None:
+    """Of values that vary much, the arithmetic means may go the other way."""
+    (change,) = compare.compare({"a": [1.0, 1.0, 100.0]}, {"a": [10.0, 10.0, 10.0]})
+    assert change.new / change.old == pytest.approx(1 + change.relative.value)
+
+
 def test_lines() -> None:
     changes = compare.compare({"ttft p50": OLD}, {"ttft p50": SLOWER})
     (line,) = compare.lines(changes, [])
