@@ -265,6 +265,8 @@ def _estimate(value: float, why: str, each: tuple[Floats, Floats] | None) -> Est
     if why or each is None:
         return Estimate(value, why=why or ONE_REPEAT)
     plain, corrected = each
+    if corrected.mean() < plain.min():
+        corrected = plain  # the halves say more than there is: no time is less than was measured
     found = log_student(corrected)
     assert found is not None
     assert found.high is not None

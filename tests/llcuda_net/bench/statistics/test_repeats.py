@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llcuda_net.batch.record import GAP, Outcome, Record
+from llcuda_net.bench.statistics import repeats
 from llcuda_net.bench.statistics.estimates import Floats
 from llcuda_net.bench.statistics.repeats import differences, figures, independent
 from llcuda_net.bench.statistics.samples import Sample, of_records, pooled, sample
@@ -172,3 +173,11 @@ def test_differences_may_be_negative() -> None:
 def test_nothing_is_nothing() -> None:
     assert figures([]).mean is None
     assert set(figures([each([])] * 3).quantiles.values()) == {None}
+
+
+def test_a_percentile_of_times_is_no_negative_time() -> None:
+    """Half of the gaps are none, and the later half of them is long: 2 x 0 - (0 + 1) / 2 < 0."""
+    each = [sample([[0.0]] * 20 + [[1.0 + n]] * 20) for n in range(3)]
+    found = repeats._estimate(0.0, "", repeats._corrected(each, 0.5))
+    assert found.value == 0.0
+    assert found.low == 0.0
