@@ -28,6 +28,7 @@ OF_THEIR_FILES = frozenset({"LGPL-3.0-only", "MPL-2.0"})
 #: What distributions say where they use no identifier of SPDX, or none that is meant so.
 SAID = {
     "apsw": "Zlib",
+    "argcomplete": "Apache-2.0",
     "contourpy": "BSD-3-Clause",
     "cycler": "BSD-3-Clause",
     "hdrhistogram": "Apache-2.0",

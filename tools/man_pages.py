@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from llcuda_net.cli.bench.tool import command as bench_tool
+from llcuda_net.cli.common import Parser
 from llcuda_net.util.terminal import echo
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs/man"
@@ -165,7 +166,7 @@ def pages() -> dict[str, str]:
 
 def main() -> int:
     """Write all pages; returns the exit code."""
-    argparse.ArgumentParser(
+    Parser(
         description="Write the man pages of all commands from their parsers, into docs/man.",
         epilog="example: python tools/man_pages.py && man docs/man/llcuda.1",
     ).parse_args()

@@ -9,7 +9,6 @@ latest.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere
 
 from llcuda_net.bench.workload.quantiles import SHARES
 from llcuda_net.bench.workload.traces import BLOCK, Entry, read
-from llcuda_net.cli.common import run_command
+from llcuda_net.cli.common import Parser, run_command
 from llcuda_net.util.terminal import echo
 
 #: Full blocks that must be alike.
@@ -82,7 +81,7 @@ def tables(path: Path) -> dict[str, tuple[int, float, list[int]]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables of each trace; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Print quantiles of the lengths in a trace (Azure, BurstGPT, Mooncake).",
         epilog="example: python tools/trace_quantiles.py AzureLLMInferenceTrace_conv.csv",
     )

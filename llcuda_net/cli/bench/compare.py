@@ -97,7 +97,7 @@ def _run(args: argparse.Namespace) -> int:
             for line in [*one["differences"], *one["notes"]]:
                 echo(f"  note: {line}")
             for line in compare.lines(changes, one["obstacles"]):
-                verdict(line, sys.stdout)
+                verdict(line)
             echo("")
         many = sum(len(changes) for changes in all_changes)
         echo(f"{many} figures, judged together; intervals are 95 % of each by itself")

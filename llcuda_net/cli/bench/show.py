@@ -79,7 +79,7 @@ def _run(args: argparse.Namespace) -> int:
                 echo("")
             for line in [*about(str(path), each), "", *table(each)]:
                 echo(line)
-            tell(each, sys.stdout)
+            tell(each)
     return Exit.OK
 
 

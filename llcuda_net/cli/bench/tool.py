@@ -94,10 +94,15 @@ def finish(
     return Exit.REFUSED if bad else Exit.OK
 
 
-def tell(found: dict[str, Any], out: TextIO) -> None:
-    """Print what stands below the table: the comparison, and what its reader must know."""
+def tell(found: dict[str, Any], out: TextIO | None = None) -> None:
+    """Print what stands below the table: the comparison, and what its reader must know.
+
+    Args:
+        out: where; None: standard output.
+    """
     from llcuda_net.bench.statistics import compare
 
+    out = out or sys.stdout
     if "comparison" in found:
         told = found["comparison"]
         echo(f"\nagainst {told['with']} of {told['when']}:", file=out)
@@ -110,8 +115,13 @@ def tell(found: dict[str, Any], out: TextIO) -> None:
         echo(f"\n{paint('INVALID:', '31', out)} {problem}", file=out, styled=True)
 
 
-def verdict(line: str, out: TextIO) -> None:
-    """Print a line of a comparison: worse in red, better in green."""
+def verdict(line: str, out: TextIO | None = None) -> None:
+    """Print a line of a comparison: worse in red, better in green.
+
+    Args:
+        out: where; None: standard output.
+    """
+    out = out or sys.stdout
     colour = {"worse": "31", "better": "32"}.get(line.split("  ")[0].strip())
     echo(f"  {paint(line, colour, out) if colour else line}", file=out, styled=True)
 
