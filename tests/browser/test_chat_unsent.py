@@ -180,6 +180,13 @@ def test_what_is_over_before_the_server_is_heard_is_not_shown_as_empty(
 ) -> None:
     teller.tell("One?", "First.")
     held: list[Route] = []
+    let_go = False
+
+    def hold(route: Route) -> None:
+        if let_go:
+            route.continue_()
+        else:
+            held.append(route)
 
     def answer_is_lost(route: Route) -> None:
         sent = route.fetch().json()
@@ -188,14 +195,13 @@ def test_what_is_over_before_the_server_is_heard_is_not_shown_as_empty(
             page.wait_for_timeout(20)
         route.abort()
 
-    stored = re.compile("/v1/conversations/.*/responses")
     page.route(_RESPONSES, answer_is_lost, times=1)
-    page.route(stored, lambda route: held.append(route))
+    page.route(re.compile("/v1/conversations/.*/responses"), hold)
     chat = asks(page, "One?")
     # The end has been told, and how the answer is stored has not: it is read from the stream.
     chat.sees("First.")
     expect(chat.answer).to_have_attribute("aria-busy", "true")
-    page.unroute(stored)
+    let_go = True
     for route in held:
         route.continue_()
     chat.sees_the_end()

@@ -318,7 +318,9 @@ def test_one_who_reads_above_is_not_moved(page: Page, long: str, teller: Storyte
     before = feed.evaluate(_READ)
     hold.set()
     expect(turn_of(page).get_by_role("button", name="Copy the answer")).to_have_count(1)
-    assert feed.evaluate(_READ) == before
+    text, top = feed.evaluate(_READ)
+    # Heights are fractions of pixels, and a place is rounded.
+    assert (text, abs(top - before[1]) <= 1) == (before[0], True)
 
 
 def test_a_search_opens_the_answer(page: Page, long: str, server: RunningServer) -> None:
