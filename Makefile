@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-real test test-all test-crash test-proxy test-chaos test-cluster test-cluster-simulation test-cluster-explorer test-memory test-openapi test-clients test-llama-server test-browser test-deploy page-screenshots soak wheel lock lint format constraint-attack fuzz demo-model clean
+.PHONY: help demo demo-real test test-all test-crash test-backup test-proxy test-chaos test-cluster test-cluster-simulation test-cluster-explorer test-memory test-openapi test-clients test-llama-server test-browser test-deploy page-screenshots soak wheel lock lint format constraint-attack fuzz demo-model clean
 .PHONY: simulate-swaps bench bench-growth bench-kernels bench-latency bench-throughput bench-scaling bench-peers
 
 help: ## list the targets
@@ -34,6 +34,9 @@ test-all: $(VENV)/dev ## the test suite, and its long forms (every kernel for ev
 test-crash: $(VENV)/dev ## kill -9 the server KILLS (300) times, 20 more with the real engine, and check
 	$(BIN)/python tools/crash_campaign.py --kills $(KILLS) --real-engine 20 --faults 20 $(ARGS)
 	$(BIN)/python tools/batch_campaign.py --kills 20
+
+test-backup: $(VENV)/dev ## back up a server under load ROUNDS (50) times, kill it, go on from the copy, and check
+	$(BIN)/python tools/backup_campaign.py --rounds $(or $(ROUNDS),50) $(ARGS)
 
 test-proxy: $(VENV)/dev ## disturb the clients' connections for MINUTES (10), and check
 	$(BIN)/python tools/proxy_campaign.py --minutes $(or $(MINUTES),10) $(ARGS)

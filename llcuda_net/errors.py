@@ -264,6 +264,35 @@ class ResultDamaged(StorageError):
         self.why = why
 
 
+class NewerFormat(StorageError):
+    """A file is of a version that this program does not know.
+
+    Args:
+        place: the file, the folder or the database.
+        found, known: its version, and the last one that this program reads.
+        wrote: what wrote it.
+        ours: this program's version; empty: not told.
+        otherwise: what else can be done than to upgrade.
+    """
+
+    def __init__(
+        self,
+        place: str,
+        found: object,
+        known: object,
+        *,
+        wrote: str = "a newer llcuda",
+        ours: str = "",
+        otherwise: str = "",
+    ) -> None:
+        this = f" (this is {ours})" if ours else ""
+        super().__init__(
+            f"{place} has version {found}, this llcuda knows up to {known}: {wrote} wrote it; "
+            f"upgrade llcuda{this}{otherwise and f', or {otherwise}'}. Nothing was changed",
+            self.REFUSED,
+        )
+
+
 class OutcomeUnknown(StorageError):
     """A generation failed, and not even that could be recorded: a restart may continue it."""
 

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: of its own row; modules of one package may import each other, without circles.
 ORDER = [
     ("errors", "data", "page"),
-    ("util", "config", "storage"),
+    ("util",),
+    ("config", "storage"),
     ("cluster",),
     ("upstream", "scheduler", "client"),
     ("models",),

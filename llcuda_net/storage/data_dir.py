@@ -26,10 +26,12 @@ log = structlog.get_logger(__name__)
 #: What the group and others may do.
 _OTHERS = 0o077
 #: Our files. Only these are closed: somebody may have named a folder that holds other things too.
-_OURS = ("lock", "results.db*", "derived.db*", "objects.db*", "models.json*")
+_OURS = ("lock", "results.db*", "derived.db*", "objects.db*", "models.json*", "version.json*")
 _JOURNAL, _TRANSIENT = "journal", "transient"
+#: What a restore into the folder has while it is not done.
+RESTORING = ".restoring"
 #: What a folder may hold and still be empty for us: a volume has the first.
-_NOBODYS = ("lost+found",)
+NOBODYS = ("lost+found",)
 
 
 def default_directory() -> Path:
@@ -132,7 +134,7 @@ def _keep_private(directory: Path) -> None:
 
 def _may_be_ours(directory: Path) -> bool:
     """Whether it has our files, or nothing: no folder of other things loses its mode."""
-    names = [path.name for path in directory.iterdir() if path.name not in _NOBODYS]
+    names = [path.name for path in directory.iterdir() if path.name not in NOBODYS]
     return all(name.startswith(".") for name in names) or any(
         name in ("lock", _JOURNAL, "results.db", "models", "processes") for name in names
     )

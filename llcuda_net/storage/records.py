@@ -263,6 +263,8 @@ Record = (
     | Stored
     | Switched
 )
+#: The highest kind of a record.
+LAST_KIND = 10
 
 
 def _empty() -> list[Any]:
@@ -425,6 +427,12 @@ def decode(data: bytes | memoryview) -> Record:
         return _records.decode(data)
     except DECODE_ERRORS as error:
         raise damaged("a record", error) from error
+
+
+def later_kind(data: bytes) -> int | None:
+    """The kind of a record that a later version added; None: it is one that we know, or none."""
+    is_array = len(data) > 1 and 0x92 <= data[0] <= 0x9F
+    return data[1] if is_array and LAST_KIND < data[1] < 0x80 else None
 
 
 def packed(tokens: Sequence[Any]) -> msgspec.Raw:

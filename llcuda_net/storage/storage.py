@@ -28,6 +28,7 @@ from llcuda_net.storage import damage
 from llcuda_net.storage.data_dir import journal_of, prepare, transient_of
 from llcuda_net.storage.directory_lock import DirectoryLock
 from llcuda_net.storage.disk_usage import disk_usage, free_space
+from llcuda_net.storage.formats import gate, version_file
 from llcuda_net.storage.journal.disk import Files, RealFiles
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import SEGMENT_BYTES, Journal
@@ -176,10 +177,18 @@ class Storage:
         """Have the directory, which no other server can have then; `run` lets it go.
 
         Raises:
+            NewerFormat: a newer llcuda wrote it; all in it is as it was.
             StorageError: it is another server's, or cannot be used.
         """
+        await trio.to_thread.run_sync(gate.check, self._directory)
         await trio.to_thread.run_sync(partial(prepare, self._directory, shared=self._shared))
         self._lock = await trio.to_thread.run_sync(DirectoryLock, self._directory, self._address)
+        try:
+            await trio.to_thread.run_sync(version_file.note, self._directory)
+        except BaseException:
+            self._lock.release()
+            self._lock = None
+            raise
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Open everything, say so, and serve until cancelled: cancel it after all that uses it.

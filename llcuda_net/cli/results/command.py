@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from llcuda_net.cli.common import Exit, Parser, VersionAction, end_on_sigterm, fail, run_command
 from llcuda_net.cli.units import moment, size
-from llcuda_net.errors import StorageError
+from llcuda_net.errors import NewerFormat, StorageError
 
 if TYPE_CHECKING:
     from llcuda_net.storage.results.interface import Query, Store
@@ -377,7 +377,7 @@ def open_store(arguments: argparse.Namespace, *, write: bool = False) -> Store:
             return open_postgres(reach(folder), write)
         return SqliteStore(folder, write=write)
     except StorageError as error:
-        fail(error.message, Exit.USAGE)
+        fail(error.message, Exit.REFUSED if isinstance(error, NewerFormat) else Exit.USAGE)
     except OSError as error:
         fail(f"cannot open the data directory {folder}: {error.strerror or error}")
 

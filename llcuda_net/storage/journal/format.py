@@ -16,8 +16,10 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llcuda_net.errors import StorageError
+from llcuda_net.errors import NewerFormat, StorageError
+from llcuda_net.util.version import package_version
 
+#: The header has this form in every format, and its last byte tells them apart.
 MAGIC = b"llcudaJ1"
 #: Longest body in bytes: a request with a very long prompt. A larger length means damage.
 MAX_BODY = 256 << 20
@@ -65,7 +67,8 @@ class Header:
         """The header at the beginning of a segment.
 
         Raises:
-            StorageError: it is torn, damaged, or of an unknown version.
+            NewerFormat: it is of a later format.
+            StorageError: it is torn or damaged.
         """
         if len(data) < HEADER_SIZE:
             raise StorageError("the segment is shorter than its header", StorageError.DAMAGED)
@@ -73,12 +76,26 @@ class Header:
         if zlib.crc32(data[: HEADER_SIZE - 4]) != crc:
             raise StorageError("the segment's header is damaged", StorageError.DAMAGED)
         if magic != MAGIC:
-            raise StorageError(
-                f"the journal has format {magic!r}, this llcuda knows {MAGIC!r}: "
-                "use the llcuda that wrote it",
-                StorageError.REFUSED,
+            raise NewerFormat(
+                "the journal", format_of(magic), format_of(MAGIC), ours=package_version()
             )
         return cls(segment, slot)
+
+
+def is_of_later_format(head: bytes) -> bool:
+    """Whether a file begins with the intact header of a format that this program does not know."""
+    try:
+        Header.decode(head)
+    except NewerFormat:
+        return True
+    except StorageError:
+        return False
+    return False
+
+
+def format_of(magic: bytes) -> str:
+    """The number of a format."""
+    return magic[len(MAGIC) - 1 : len(MAGIC)].decode("latin-1")
 
 
 def frame(body: bytes | memoryview, seed: int) -> bytes:

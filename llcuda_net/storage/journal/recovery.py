@@ -16,13 +16,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llcuda_net.errors import StorageError
+from llcuda_net.errors import NewerFormat, StorageError
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.assembly import Collector, OpenGeneration
 from llcuda_net.storage.journal.disk import Files
 from llcuda_net.storage.journal.marks import Marks, note
 from llcuda_net.storage.journal.reserve import Reserve
-from llcuda_net.storage.records import Synced, decode, encode
+from llcuda_net.storage.records import LAST_KIND, Synced, decode, encode, later_kind
+from llcuda_net.util.version import package_version
 
 _SUFFIX = ".journal"
 #: What is added to the name of a segment that is damaged: it is kept, and not read any more.
@@ -80,7 +81,8 @@ def read(
         store: its names; it is not asked for what another one has. Empty: not known.
 
     Raises:
-        StorageError: a file cannot be read, or is of an unknown version.
+        NewerFormat: a segment is of a later format, or has records of a later kind.
+        StorageError: a file cannot be read.
     """
     found = Recovered()
     numbers = [0]
@@ -261,4 +263,8 @@ def _add(collector: Collector, bodies: list[bytes], start: int, problems: list[s
             try:
                 collector.add([body])
             except StorageError as error:
+                if (kind := later_kind(body)) is not None:
+                    raise NewerFormat(
+                        "the journal", f"{kind} of records", LAST_KIND, ours=package_version()
+                    ) from error
                 problems.append(f"before byte {start}: {error}")

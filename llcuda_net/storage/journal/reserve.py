@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from llcuda_net.errors import StorageError
+from llcuda_net.errors import NewerFormat, StorageError
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.disk import Files, as_storage_error
 
@@ -55,10 +55,13 @@ class Reserve:
 
         Raises:
             OSError: the file cannot be read.
+            NewerFormat: it is of a later format.
         """
         try:
             data = self._files.read(self._path)
             header = framing.Header.decode(data)
+        except NewerFormat:
+            raise
         except (FileNotFoundError, StorageError):
             return []
         found = framing.scan(data, header.seed)  # with its zeros: a record may end in some

@@ -65,7 +65,7 @@ def connect(
         connection.set_busy_handler(_wait)
         if vfs is not None:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        if create:
+        if create and not connection.execute("PRAGMA page_count").get:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import apsw
 import structlog
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage.formats import version_file
 
 log = structlog.get_logger(__name__)
 
@@ -278,7 +280,8 @@ def check(connection: apsw.Connection, migrations: Sequence[Migration]) -> int:
     """The version of a file.
 
     Raises:
-        StorageError: it is newer than this program knows.
+        NewerFormat: it is newer than this program knows; nothing of it was changed.
+        StorageError: it is damaged, or another program's.
     """
     found = version(connection)
     newest = migrations[-1].number
@@ -286,11 +289,12 @@ def check(connection: apsw.Connection, migrations: Sequence[Migration]) -> int:
     if any(recorded.get(one.number, one.name) != one.name for one in migrations):
         raise _damaged(connection)
     if found > newest:
-        raise StorageError(
-            f"{connection.filename} has version {found}, this llcuda knows up to {newest}: "
-            "upgrade llcuda, or choose another --data-dir",
-            StorageError.REFUSED,
-        )
+        path = Path(connection.filename)
+        wal = path.with_name(f"{path.name}-wal")
+        if wal.exists() and wal.stat().st_size:
+            # Who closes a database last copies its write-ahead log: all is to stay as it was.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        raise version_file.newer(str(path), path.parent, found, newest)
     return found
 
 

@@ -1,0 +1,4 @@
+"""A copy of a data directory while its server runs, and its restore.
+
+Imports only storage, errors and util.
+"""
