@@ -29,6 +29,7 @@ _MODULES = {
     "llcuda-infer": "batch.infer",
     "llcuda-results": "results.command",
     "llcuda-models": "models.command",
+    "llcuda-setup": "setup.command",
     "llcuda-store": "store.command",
     "llcuda-top": "top.command",
     "llcuda-doctor": "doctor",

@@ -52,6 +52,9 @@ COMMANDS = {
     "top": Command(
         "llcuda_net.cli.top.command", "the state of a server, live: slots, queue, upstreams"
     ),
+    "setup": Command(
+        "llcuda_net.cli.setup.command", "set up a server here: settings, folders, systemd"
+    ),
     "store": Command("llcuda_net.cli.store.command", "move what is stored to another store"),
     "doctor": Command(
         "llcuda_net.cli.doctor", "what this machine has, and whether the kernels are right"

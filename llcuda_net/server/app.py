@@ -31,8 +31,11 @@ from llcuda_net.server.gateway import Gateway
 from llcuda_net.server.http.page import assets
 from llcuda_net.server.processes.folders import left_by_processes
 from llcuda_net.server.processes.part import Part
+from llcuda_net.server.service_manager import ServiceManager
 from llcuda_net.server.sockets import (
+    PassedSockets,
     address_of,
+    listeners_of,
     open_listeners,
     raise_descriptor_limit,
     tls_context,
@@ -43,7 +46,7 @@ from llcuda_net.storage.postgres.opening import open_postgres
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.results.writer import OpenStore
 from llcuda_net.storage.storage import Storage
-from llcuda_net.telemetry.readiness import Startup
+from llcuda_net.telemetry.readiness import Readiness, Startup
 from llcuda_net.upstream.factory import Upstreams
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.address import is_loopback
@@ -62,6 +65,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+#: Seconds that the end may take beyond the drain: the engine stops, the store is closed.
+_AFTER_DRAIN = 15.0
+
 _Listeners = Sequence[trio.SocketListener] | Sequence[trio.SSLListener[trio.SocketStream]]
 
 
@@ -73,23 +79,29 @@ def run(settings: Settings, reload: Callable[[], Settings], part: Part | None = 
         part: which of several processes this is; None: the only one.
 
     Raises:
-        ConfigError: a file or a combination of settings is wrong.
+        ConfigError: a file, a combination of settings or a socket that was passed is wrong.
         EngineError: the only model could not be loaded.
         ListenError: the port cannot be had.
         StorageError: the data folder cannot be used; another server may have it.
     """
-    users = _users(settings)
-    tls = tls_context(settings)
-    tracing = _tracing(settings)
-    if settings.analysis:
-        Devices(settings.analysis_gpus).check()
-    if settings.http and settings.page:
-        assets.load()  # before the event loop runs
-    raise_descriptor_limit()
-    Allocator().configure()
-    with _demo() as demo:
-        upstreams = Upstreams(settings) if settings.upstream else LocalModels(settings, demo)
-        return trio.run(_Serving(settings, users, tls, upstreams, reload, tracing, part).run)
+    with ServiceManager.take() as manager:
+        passed = PassedSockets.take()
+        settings = passed.settings(settings)  # where it really listens says who may come in
+        users = _users(settings)
+        tls = tls_context(settings)
+        tracing = _tracing(settings)
+        if settings.analysis:
+            Devices(settings.analysis_gpus).check()
+        if settings.http and settings.page:
+            assets.load()  # before the event loop runs
+        raise_descriptor_limit()
+        Allocator().configure()
+        with _demo() as demo:
+            upstreams = Upstreams(settings) if settings.upstream else LocalModels(settings, demo)
+            serving = _Serving(
+                settings, users, tls, upstreams, reload, tracing, part, manager, passed
+            )
+            return trio.run(serving.run)
 
 
 def _users(settings: Settings) -> Users:
@@ -146,8 +158,12 @@ class _Serving:
         reload: Callable[[], Settings],
         tracing: _OpenTracing | None,
         part: Part | None,
+        manager: ServiceManager,
+        passed: PassedSockets,
     ) -> None:
         self._settings = settings
+        self._manager = manager
+        self._passed = passed
         self._part = part
         self._shared: int | None = None  # so many listeners are of all processes; None: all
         self._users = users
@@ -157,6 +173,7 @@ class _Serving:
         self._tracing = tracing
         self._server: Gateway | None = None
         self._startup = Startup(self._describe)
+        self._health = Readiness(self._startup)
         self._storage: Storage | None = None
         self._clients = trio.CancelScope()
         self._signals: list[int] = []
@@ -172,6 +189,7 @@ class _Serving:
         listeners = await self._listen()
         self._monitored = await self._listen_monitor()
         async with trio.open_nursery() as outermost:
+            outermost.start_soon(self._manager.keep_informed, self._doing)
             async with trio.open_nursery() as outer:
                 self._start_monitor(outer)
                 persistence = await self._persistence(address_of(listeners[0]))
@@ -184,9 +202,17 @@ class _Serving:
                 outer.cancel_scope.cancel()
             if self._cluster is not None:  # nothing writes any more
                 await self._cluster.leave()
+            outermost.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
         return 128 + self._signals[-1] if len(self._signals) > 1 else 0
+
+    def _doing(self) -> str:
+        """What it does, for `systemctl status`."""
+        reason, server = self._health.reason(), self._health.server
+        if reason is not None or server is None:
+            return reason or "the server is starting"
+        return f"serving: {server.running} running, {server.queued} waiting"
 
     def _describe(self) -> str:
         if self._storage is not None and self._storage.progress < 1:
@@ -286,7 +312,11 @@ class _Serving:
 
     async def _listen(self) -> _Listeners:
         settings, part = self._settings, self._part
-        listeners = await open_listeners(settings.host, settings.port, shared=part is not None)
+        listeners = listeners_of(self._passed.serving)
+        if listeners:
+            log.info("listening_on_passed_sockets", addresses=[address_of(x) for x in listeners])
+        else:
+            listeners = await open_listeners(settings.host, settings.port, shared=part is not None)
         if part is not None:
             alone = await open_listeners(part.host, part.port, shared=True)  # the parent holds it
             self._shared = len(listeners)
@@ -299,6 +329,8 @@ class _Serving:
         settings = self._settings
         if settings.metrics_port is None:
             return ()
+        if self._passed.monitoring:
+            return listeners_of(self._passed.monitoring)
         return await open_listeners(settings.metrics_host, settings.metrics_port, "metrics-")
 
     def _start_monitor(self, nursery: trio.Nursery) -> None:
@@ -341,12 +373,16 @@ class _Serving:
             async with trio.open_nursery() as nursery:
                 await nursery.start(server.run)
                 await self._announce(pool, listeners)
+                self._health.server = server.standing
+                self._manager.ready()
+                self._manager.look(self._doing())
                 running.enter_context(server.memory.garbage.sparing())
                 self._server = server
                 if self._signals:
                     nursery.start_soon(server.drain, self._settings.drain_seconds)
             self._clients.cancel()
             around.cancel_scope.cancel()
+        self._health.server = None
         if self._monitor is not None:
             self._monitor.forget()
         if tracing is not None:
@@ -379,6 +415,7 @@ class _Serving:
                     continue
                 self._signals.append(number)
                 log.info("signal", name=signal.Signals(number).name)
+                self._manager.stopping(self._settings.drain_seconds + _AFTER_DRAIN)
                 if self._server is None or len(self._signals) > 1:
                     nursery.cancel_scope.cancel()
                 else:
@@ -387,6 +424,7 @@ class _Serving:
     async def _read_again(self) -> None:
         """SIGHUP: take users, upstreams and models as files have them now, or change nothing."""
         async with self._reading:
+            self._manager.reloading()
             try:
                 settings = await trio.to_thread.run_sync(self._reload, abandon_on_cancel=True)
                 path = settings.auth_token_file
@@ -403,3 +441,5 @@ class _Serving:
             else:
                 log.info("reloaded")
                 _warn_of_secrets(settings, self._users)
+            finally:
+                self._manager.reloaded()

@@ -1,4 +1,8 @@
-"""The sockets of a server: listeners, TLS, and how many descriptors it may have."""
+"""The sockets of a server: listeners, TLS, and how many descriptors it may have.
+
+A service manager may have opened some already (systemd's socket activation, sd_listen_fds(3)): then
+clients find an open port while the server starts, and while it starts anew.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,15 @@ import os
 import resource
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import trio
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.errors import ConfigError, ListenError
-from llcuda_net.util.address import Address
+from llcuda_net.util.address import Address, is_loopback
 from llcuda_net.util.text_files import read_text
 
 T_resource = TypeVar("T_resource", bound=trio.abc.AsyncResource)
@@ -26,6 +31,8 @@ _BACKLOG = 65_535
 #: Descriptors that clients do not get: for health checks and scrapes, upstreams, and files. Of a
 #: small limit it is half.
 RESERVED = 128
+#: The first descriptor that a service manager passes, and how it names one for --metrics-port.
+_FIRST, MONITORING = 3, "metrics"
 
 
 def raise_descriptor_limit() -> None:
@@ -75,6 +82,83 @@ class SparingListener(trio.abc.Listener[T_resource]):
     async def aclose(self) -> None:
         """Close it."""
         await self._listener.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class PassedSockets:
+    """Sockets that a service manager opened for us, and listens on.
+
+    Attributes:
+        serving: for clients.
+        monitoring: in place of --metrics-port; those that are named "metrics".
+    """
+
+    serving: tuple[socket.socket, ...] = ()
+    monitoring: tuple[socket.socket, ...] = ()
+
+    @classmethod
+    def take(
+        cls, environment: MutableMapping[str, str] = os.environ, first: int = _FIRST
+    ) -> PassedSockets:
+        """By the variables of the environment, which are removed from it: they are for us alone.
+
+        Args:
+            first: the lowest descriptor; another one in tests.
+
+        Raises:
+            ConfigError: one of them is no TCP socket that listens.
+        """
+        pid = environment.pop("LISTEN_PID", "")
+        count = environment.pop("LISTEN_FDS", "")
+        names = environment.pop("LISTEN_FDNAMES", "").split(":")
+        if pid != str(os.getpid()) or not count.isdecimal():
+            return cls()
+        found: dict[bool, list[socket.socket]] = {False: [], True: []}
+        for number in range(int(count)):
+            name = names[number] if number < len(names) else ""
+            found[name == MONITORING].append(_passed(first + number, name))
+        return cls(tuple(found[False]), tuple(found[True]))
+
+    def settings(self, given: Settings) -> Settings:
+        """The settings, with the addresses at which these listen in place of those given.
+
+        Where one of several is beyond loopback, that one: it decides who may come in.
+        """
+        out = given
+        if self.serving:
+            address = _widest(self.serving)
+            out = replace(out, host=address.host, port=address.port)
+        if self.monitoring:
+            address = _widest(self.monitoring)
+            out = replace(out, metrics_host=address.host, metrics_port=address.port)
+        return out
+
+
+def _passed(descriptor: int, name: str) -> socket.socket:
+    what = f"descriptor {descriptor}{f' ({name})' if name else ''} of the service manager"
+    try:
+        os.set_inheritable(descriptor, False)
+        out = socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise ConfigError(f"{what} is no socket: {error.strerror}") from None
+    listens = out.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if out.family not in (socket.AF_INET, socket.AF_INET6) or not listens:
+        out.detach()
+        raise ConfigError(
+            f"{what} is no TCP socket that listens: write ListenStream=ADDRESS:PORT and Accept=no "
+            "in the .socket unit"
+        )
+    return out
+
+
+def _widest(sockets: Sequence[socket.socket]) -> Address:
+    addresses = [Address(*one.getsockname()[:2]) for one in sockets]
+    return next((one for one in addresses if not is_loopback(one.host)), addresses[0])
+
+
+def listeners_of(sockets: Sequence[socket.socket]) -> Sequence[trio.SocketListener]:
+    """Listeners on sockets that listen already."""
+    return [trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in sockets]
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

@@ -28,7 +28,8 @@ from llcuda_net.server.processes.folders import MOVE, folder_of, left_by_one
 from llcuda_net.server.processes.folders import left_by_processes as left_by
 from llcuda_net.server.processes.part import Part
 from llcuda_net.server.processes.ports import hold
-from llcuda_net.server.sockets import tls_context
+from llcuda_net.server.service_manager import ServiceManager
+from llcuda_net.server.sockets import PassedSockets, tls_context
 from llcuda_net.storage.data_dir import default_directory, prepare_folder
 from llcuda_net.storage.directory_lock import DirectoryLock
 from llcuda_net.util.address import Address
@@ -61,6 +62,21 @@ def run(settings: Settings, given: Sequence[str], engine: Sequence[str] | None) 
         ListenError: the port cannot be had.
         StorageError: the data directory or the database cannot be used.
     """
+    with ServiceManager.take() as manager:
+        return _run(settings, given, engine, manager)
+
+
+def _run(
+    settings: Settings,
+    given: Sequence[str],
+    engine: Sequence[str] | None,
+    manager: ServiceManager,
+) -> int:
+    if PassedSockets.take() != PassedSockets():
+        raise ConfigError(
+            "several processes share a port that they open themselves: leave the .socket unit out, "
+            "or --processes"
+        )
     _check(settings)
     directory = Path(settings.data_dir or default_directory()).absolute()
     prepare_folder(directory, shared=settings.data_dir_shared)
@@ -90,7 +106,7 @@ def run(settings: Settings, given: Sequence[str], engine: Sequence[str] | None) 
             )
             made.append(Child(number, children.command_line(given, engine, options)))
         address = str(Address(held[0].getsockname()[0], port))
-        return trio.run(_Parent(settings, address, own, made).run)
+        return trio.run(_Parent(settings, address, own, made, manager).run)
     finally:
         lock.release()
         for one in held:
@@ -163,8 +179,10 @@ class _Parent:
         address: str,
         database: Database | None,
         processes: Sequence[Child],
+        manager: ServiceManager,
     ) -> None:
         self._settings = settings
+        self._manager = manager
         self._address = address
         self._database = database
         self._children = processes
@@ -179,6 +197,7 @@ class _Parent:
     async def run(self) -> int:
         async with trio.open_nursery() as around:
             await around.start(self._watch_signals)
+            around.start_soon(self._manager.keep_informed, self._doing)
             if self._database is None:
                 self._answers.set()
             else:
@@ -191,6 +210,13 @@ class _Parent:
         if self._failure is not None:
             raise self._failure
         return 128 + self._signals[-1] if len(self._signals) > 1 else self._code
+
+    def _doing(self) -> str:
+        """What they do, for `systemctl status`."""
+        if self._stopping:
+            return "the processes are ending"
+        serving = sum(child.serving and child.pid is not None for child in self._children)
+        return f"{serving} of {len(self._children)} processes serve"
 
     # -- processes ----------------------------------------------------------------------------
 
@@ -225,6 +251,8 @@ class _Parent:
                     # The first line of all.
                     self._say(f"{children.READY}{self._address}", *self._unsaid)
                     self._unsaid.clear()
+                    self._manager.ready()
+                    self._manager.look(self._doing())
         elif all(one.serving for one in self._children):
             self._say(line)
         else:
@@ -242,9 +270,9 @@ class _Parent:
         self._answers.set()  # those that wait for it are to end, too
         for child in self._children:
             child.signal(number)
-        self._all.deadline = trio.current_time() + _GRACE
-        if len(self._signals) < 2:
-            self._all.deadline += self._settings.drain_seconds
+        seconds = _GRACE + (self._settings.drain_seconds if len(self._signals) < 2 else 0)
+        self._all.deadline = trio.current_time() + seconds
+        self._manager.stopping(seconds + _GRACE)  # the database ends, too
 
     async def _watch_signals(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
