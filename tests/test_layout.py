@@ -222,6 +222,7 @@ def test_only_what_prints_imports_rich_and_only_the_live_screen_textual() -> Non
                 at_once.add(module)
     assert found["textual"] == at_once == {"llcuda_net.cli.top.app"}
     printing = {"llcuda_net.cli.progress", "llcuda_net.cli.tables", "llcuda_net.cli.top.app"}
+    printing |= {"llcuda_net.cli.chat.screen.markdown"}
     assert found["rich"] == printing
 
 

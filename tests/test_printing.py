@@ -14,6 +14,7 @@ PRINTERS = {"llcuda_net/util/terminal.py", "llcuda_net/util/logs.py"}
 #: What may take a standard stream: it only looks, or it is the module's.
 MAY_TAKE_A_STREAM = {
     *("is_terminal", "is_clever", "wants_colour", "paint", "echo", "status_line", "isinstance"),
+    "repaint",  # of the module
     "Popen",  # of a child of ours
 }
 #: Writes to a standard stream past the module.
@@ -22,7 +23,10 @@ FORBIDDEN = {
     "print_tb",
 }
 #: Where a library draws; the text that it gets is made harmless there, see the tests of each.
-DRAWERS: dict[str, Set[str]] = {"llcuda_net/cli/progress.py": {"Console"}}
+DRAWERS: dict[str, Set[str]] = {
+    "llcuda_net/cli/progress.py": {"Console"},
+    "llcuda_net/cli/chat/screen/output.py": {"Painter"},
+}
 
 
 def past_the_module(source: str, allowed: Set[str] = frozenset()) -> Iterator[str]:

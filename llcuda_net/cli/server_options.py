@@ -69,20 +69,7 @@ class Dialler:
         Raises:
             ConfigError: as `__call__`.
         """
-        import httpx
-
-        from llcuda_net.client.dial import tls_context
-        from llcuda_net.util.address import parse_addresses
-
-        address, *_ = parse_addresses(self.server)
-        context = tls_context(self._tls, self._tls_ca)
-        return httpx.Client(
-            base_url=f"{'http' if context is None else 'https'}://{address}",
-            headers={} if self._token is None else {"Authorization": f"Bearer {self._token}"},
-            timeout=httpx.Timeout(60.0, connect=10.0),
-            verify=context or False,  # it is no TLS at all
-            trust_env=False,  # a proxy is for what is far away, as our own protocol has it
-        )
+        return http_client(self.server, self._tls, self._tls_ca, self._token)
 
     def __call__(self) -> sync.Client:
         """A connection that does not reconnect when it is lost.
@@ -99,3 +86,25 @@ class Dialler:
         )
         self.server = client.server
         return client
+
+
+def http_client(server: str, tls: bool, tls_ca: str | None, token: str | None) -> httpx.Client:
+    """A client of the HTTP on the port of a server, or of the first one that is named.
+
+    Raises:
+        ConfigError: the address or the PEM file is wrong.
+    """
+    import httpx
+
+    from llcuda_net.client.dial import tls_context
+    from llcuda_net.util.address import parse_addresses
+
+    address, *_ = parse_addresses(server)
+    context = tls_context(tls, tls_ca)
+    return httpx.Client(
+        base_url=f"{'http' if context is None else 'https'}://{address}",
+        headers={} if token is None else {"Authorization": f"Bearer {token}"},
+        timeout=httpx.Timeout(60.0, connect=10.0),
+        verify=context or False,  # it is no TLS at all
+        trust_env=False,  # a proxy is for what is far away, as our own protocol has it
+    )

@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 #: SGR codes with which our own text is painted; 0 ends them.
@@ -30,6 +31,8 @@ _VISIBLE = {code: f"\\x{code:02x}" if code < 127 else f"\\u{code:04x}" for code 
 _ONE_LINE = {**_VISIBLE, **dict.fromkeys(map(ord, "\t\n\v\f\r\x85\u2028\u2029"), " ")}
 _FOUND = re.compile("[" + "".join(f"\\u{code:04x}" for code in sorted(_CONTROLS)) + "]")
 _STYLE = re.compile("(\x1b\\[(?:" + "|".join(map(re.escape, STYLES)) + ")m)")
+#: Any colour or style (SGR): of text that was harmless before it was painted.
+_PAINT = re.compile(r"(\x1b\[[0-9;]*m)")
 _ERASE = "\r\x1b[K"
 #: Set by Open MPI's mpirun, which passes a rank's output on.
 _RANK = "OMPI_COMM_WORLD_RANK"
@@ -127,12 +130,50 @@ class StdoutFile:
         sys.stdout.flush()
 
 
+@contextmanager
+def quiet_terminal() -> Iterator[None]:
+    """What is typed within is not shown, and read afterwards: it would stand amid the output.
+
+    Signals are sent as ever. Without a terminal on stdin nothing changes.
+    """
+    try:
+        import termios
+
+        descriptor = sys.stdin.fileno()
+        before = termios.tcgetattr(descriptor)
+    except (ImportError, AttributeError, OSError, ValueError, termios.error):
+        yield
+        return
+    quiet = [*before]
+    quiet[3] = before[3] & ~termios.ECHO
+    termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):  # it may be gone
+            termios.tcsetattr(descriptor, termios.TCSANOW, before)
+
+
 def status_line(text: str, file: TextIO) -> None:
     """Replace the line that a terminal's cursor is on; an empty text erases it.
 
     Only for terminals that can erase a line; the text, which may be painted, must fit on one.
     """
     file.write(_ERASE + _styled(text, file, one_line))
+    file.flush()
+
+
+def repaint(text: str, file: TextIO, *, up: int | None = None) -> None:
+    """Write on from the cursor of a terminal; colours in the text stay, and nothing else does.
+
+    Args:
+        text: what has no colour of its own must have been made harmless before it was painted.
+        up: first go up so many rows, to their beginning, and erase all from there on; None: stay.
+    """
+    lead = "" if up is None else "\r" + (f"\x1b[{up}A" if up else "") + "\x1b[J"
+    parts = _PAINT.split(text)
+    clean = "".join(part if place % 2 else harmless(part) for place, part in enumerate(parts))
+    file.write(lead + clean)  # at once, so that no half of it is seen
     file.flush()
 
 

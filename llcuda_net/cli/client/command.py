@@ -71,20 +71,18 @@ def _run(arguments: argparse.Namespace) -> int:
         )
 
     if arguments.chat:
-        from llcuda_net.cli.client.chat import Chat
+        from llcuda_net.cli.chat.start import start
 
-        chat = Chat(
-            prog(),
+        return start(
+            arguments,
             connect,
+            token,
             request,
+            media,
+            text,
             lambda: _output(arguments),
-            system=arguments.system,
-            media=media,
-            previous=arguments.previous,
-            again=lambda id_: _again(arguments, "--chat", "--continue", id_),
-            stats=arguments.stats,
+            lambda id_: _again(arguments, "--continue", id_, chat=True),
         )
-        return chat.run(text)
     if lists:
         return _reporting(arguments, lambda: _list(connect, arguments))
     if arguments.raw:
@@ -278,14 +276,17 @@ def _attach(stream: sync.Stream, seen: int, arguments: argparse.Namespace) -> st
     return _again(arguments, "--attach", stream.id, "--from", str(seen))
 
 
-def _again(arguments: argparse.Namespace, *words: str) -> str:
-    """A shell command to the same server."""
+def _again(arguments: argparse.Namespace, *words: str, chat: bool = False) -> str:
+    """A shell command to the same server; `chat`: one that talks with it."""
+    command = to_type()
+    if chat:
+        command = prog().split() if prog().endswith(" chat") else [*command, "--chat"]
     for flag in ("server", "tls_ca", "token_file"):
         if (value := getattr(arguments, flag)) is not None:
             words += (f"--{flag.replace('_', '-')}", value)
     if arguments.tls:
         words += ("--tls",)
-    return shlex.join([*to_type(), *words])
+    return shlex.join([*command, *words])
 
 
 if __name__ == "__main__":

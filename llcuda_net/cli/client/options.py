@@ -60,6 +60,11 @@ it, on stderr. --param sets tool_choice, reasoning_effort and chat_template_kwar
 An ID may be given by its beginning, and `last` is your newest: for --cancel that runs, for
 --delete that is over.
 
+With --chat a paste is one message, Alt+Enter begins a line, and /help lists what else there is:
+another model, another version of an answer, a file with it all. What was typed is kept for the next
+chat in $XDG_STATE_HOME/llcuda/chat_history. The server keeps the conversation, where it keeps
+results, and its page shows it.
+
 --continue takes the id of an answer that is over, also one that was stopped: what was asked and
 answered there, and before it, comes before the new prompt. The model, the system message and the
 tools stay as they were unless they are given; --max-tokens, --temperature and the like do not.
@@ -105,12 +110,13 @@ def build_parser() -> Parser:
     what.add_argument("--file", metavar="FILE", help="read the prompt from a file")
     what.add_argument("--raw", action="store_true", help="send the text as it is, with no template")
     what.add_argument("--system", metavar="TEXT", help="a system message to go before the prompt")
-    what.add_argument("--chat", action="store_true", help="hold a conversation; Ctrl-D ends it")
+    what.add_argument("--chat", action="store_true", help="talk, question by question; Ctrl-D ends")
     what.add_argument(
         "--continue",
         metavar="ID",
         dest="previous",
-        help="go on with the conversation of this answer, or, with last, of your newest one",
+        help="go on with the conversation of this answer, or, with last, of your newest one; with"
+        " --chat also with a conversation by its id, as of the page",
     )
     for flag, kinds in (("--image", "a PNG, JPEG, WebP or GIF"), ("--audio", "a WAV or MP3")):
         what.add_argument(

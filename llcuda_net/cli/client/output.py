@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from llcuda_net.cli.client.options import prog
@@ -120,12 +121,12 @@ class Waiting:
     def erase(self) -> None:
         """Take the line away, if it is there."""
         if self._shown:
-            with _writing:
+            with writing:
                 status_line("", sys.stderr)
             self._shown = self._thinks = False
 
     def _write(self, line: str) -> None:
-        with _writing:
+        with writing:
             status_line(paint(line, "2", sys.stderr), sys.stderr)
         self._shown = True
 
@@ -154,21 +155,30 @@ def _about(seconds: float) -> str:
     return f"about {round(seconds / 3600)} h"
 
 
-#: Whether the cursor stands behind an unfinished line of text. Notes come from the client's own
-#: thread, so one lock guards this and the terminal.
-_begun = False
-_writing = threading.RLock()
+@dataclass(slots=True)
+class Cursor:
+    """Where the terminal's cursor stands.
+
+    Attributes:
+        begun: behind an unfinished line of text.
+    """
+
+    begun: bool = False
+
+
+#: Notes come from the client's own thread, so one lock guards the cursor and the terminal.
+cursor = Cursor()
+writing = threading.RLock()
 
 
 def print_note(prog: str, text: str) -> None:
     """One line on stderr about the connection or the answer, on a terminal line of its own."""
-    global _begun
     if sys.stderr is None:
         return
-    with _writing, suppress(OSError, ValueError):
-        if _begun and is_terminal(sys.stderr):
+    with writing, suppress(OSError, ValueError):
+        if cursor.begun and is_terminal(sys.stderr):
             echo(file=sys.stderr)
-            _begun = False
+            cursor.begun = False
         elif is_clever(sys.stderr):
             status_line("", sys.stderr)
         line = paint(harmless(text), "2", sys.stderr)
@@ -246,11 +256,10 @@ class TextOutput:
         """Erase the progress; end an unfinished line on a terminal."""
         self._waiting.erase()
         self._end_thought()
-        if _begun:
+        if cursor.begun:
             self._write("\n")
 
     def _write_thought(self, text: str) -> None:
-        global _begun
         if not self._think:
             if text and not self._last:
                 self._waiting.thinking()
@@ -259,26 +268,25 @@ class TextOutput:
             text = text.lstrip("\n")
         if not text or sys.stderr is None:
             return
-        with _writing:
+        with writing:
             self._waiting.erase()
             if not self._thought:
-                if _begun:  # within the text, on a terminal
+                if cursor.begun:  # within the text, on a terminal
                     echo(file=sys.stderr)
                 if not wants_colour(sys.stderr):  # nothing else tells it from the answer
                     echo("thinking:", file=sys.stderr)
             self._thought = text[-1]
-            _begun = is_terminal(sys.stderr) and self._thought != "\n"
+            cursor.begun = is_terminal(sys.stderr) and self._thought != "\n"
             line = paint(harmless(text), "2", sys.stderr)
             echo(line, end="", file=sys.stderr, flush=True, styled=True)
 
     def _end_thought(self) -> None:
         """Leave an empty line between the reasoning and the answer."""
-        global _begun
         if self._thought:
-            with _writing:
+            with writing:
                 echo("" if self._thought == "\n" else "\n", file=sys.stderr, flush=True)
                 self._thought = ""
-                _begun = False
+                cursor.begun = False
 
     def _end_call(self) -> None:
         if self._call is not None:
@@ -291,19 +299,18 @@ class TextOutput:
         self._end_thought()
         if self._last not in ("", "\n"):
             self._write("\n")
-        with _writing:
+        with writing:
             self._waiting.erase()
             name = paint(one_line(call.name), "1", sys.stdout)
             echo(f"{name} {one_line(call.arguments)}", flush=True, styled=True)
             self._last = "\n"
 
     def _write(self, text: str) -> None:
-        global _begun
         if text:
             self._end_thought()
-            with _writing:
+            with writing:
                 self._waiting.erase()
                 self._stopped = False
                 self._last = text[-1]
-                _begun = is_terminal(sys.stdout) and self._last != "\n"
+                cursor.begun = is_terminal(sys.stdout) and self._last != "\n"
                 echo_data(text)

@@ -288,7 +288,7 @@ def test_on_a_terminal_a_chat_shows_the_last_answer_and_how_to_go_on(
 ) -> None:
     assert run("my name is Ada") == Exit.OK
     lasting.entries = [entry("generation-0", preview="my name")]
-    terminal = Terminal("--chat", "--continue", "last", "--server", address, NO_COLOR="1")
+    terminal = Terminal("--chat", "--continue", "last", "--server", address, TERM="dumb")
     terminal.until("goes on with generation-0: my name")
     terminal.until("my name is Ada\r\n")
     terminal.until("> ")
@@ -304,7 +304,7 @@ def test_on_a_terminal_a_chat_shows_the_last_answer_and_how_to_go_on(
 
 def test_a_chat_that_is_not_kept_cannot_go_on_later(lasting: Lasting) -> None:
     lasting.accepted = {"level": "memory"}
-    terminal = Terminal("--chat", "hello", NO_COLOR="1")
+    terminal = Terminal("--chat", "hello", TERM="dumb")
     terminal.until("hello\r\n")
     terminal.until("> ")
     terminal.type("\x04")

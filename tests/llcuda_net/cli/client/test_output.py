@@ -23,9 +23,9 @@ class Screen(io.StringIO):
 
     def write(self, text: str) -> int:
         def free() -> None:
-            got = output._writing.acquire(blocking=False)
+            got = output.writing.acquire(blocking=False)
             if got:
-                output._writing.release()
+                output.writing.release()
             self.guarded.append(not got)
 
         other = threading.Thread(target=free)

@@ -1,0 +1,1 @@
+"""An answer on a terminal: Markdown that grows, drawn as it comes."""
