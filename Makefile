@@ -89,7 +89,7 @@ wheel: $(VENV)/made ## build dist/llcuda_net-*.whl, which pip installs on any ma
 lock: $(VENV)/made ## write requirements/server.txt anew: what the container installs, with hashes
 	$(PIP) 'uv>=0.9,<1'
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
-		--upgrade --extra cluster setup.cfg --output-file requirements/server.txt
+		--upgrade --extra cluster --extra hub setup.cfg --output-file requirements/server.txt
 
 lint: $(VENV)/dev ## check style, formatting, types and the Dockerfile
 	$(BIN)/hadolint deploy/Dockerfile

@@ -15,6 +15,10 @@ class ConfigError(LlcudaError):
     """A setting, file or argument given by the user is wrong."""
 
 
+class MissingExtra(ConfigError):
+    """What was asked needs an extra of llcuda-net that is not installed: the text names it."""
+
+
 class ListenError(LlcudaError):
     """The server cannot have its address."""
 

@@ -7,15 +7,16 @@ and for fuzzing mostly are not.
 from __future__ import annotations
 
 import re
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
+
+from tests.support.distributions import closure
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/licences.md"
 #: What llcuda-net's users get without asking, or by an extra for those who run it.
-EXTRAS = ("bench", "cluster", "mpi", "otel", "parquet")
+EXTRAS = ("bench", "cluster", "hub", "mpi", "otel", "parquet", "top")
 #: Whoever uses, changes and passes on the software need only keep the notices.
 PERMISSIVE = frozenset(
     {
@@ -50,30 +51,6 @@ SAID = {
 }
 
 
-def closure() -> dict[str, Distribution]:
-    """All distributions that llcuda-net brings here, by name."""
-    found: dict[str, Distribution] = {}
-    seen: set[tuple[str, frozenset[str]]] = set()
-    wanted = [Requirement(f"llcuda-net[{','.join(EXTRAS)}]")]
-    while wanted:
-        one = wanted.pop()
-        name = re.sub(r"[-_.]+", "-", one.name).lower()
-        extras = frozenset(one.extras) | {""}
-        if (name, extras) in seen:
-            continue
-        seen.add((name, extras))
-        try:
-            found[name] = distribution(one.name)
-        except PackageNotFoundError:
-            continue
-        for line in found[name].requires or ():
-            each = Requirement(line)
-            if any(each.marker is None or each.marker.evaluate({"extra": e}) for e in extras):
-                wanted.append(each)
-    del found["llcuda-net"]
-    return found
-
-
 def licence(name: str, found: Distribution) -> str:
     """As an expression of SPDX."""
     said = found.metadata.json
@@ -92,7 +69,7 @@ def allowed(expression: str) -> bool:
 
 @pytest.fixture(scope="module")
 def installed() -> dict[str, str]:
-    return {name: licence(name, found) for name, found in closure().items()}
+    return {name: licence(name, found) for name, found in closure(EXTRAS).items()}
 
 
 def test_every_licence_is_allowed(installed: dict[str, str]) -> None:

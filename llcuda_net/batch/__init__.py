@@ -2,7 +2,7 @@
 
 It imports `upstream`, `client` and what is below them; `bench` builds upon it.
 
-record, histogram   what is known of one request, and the times of many
+record              what is known of one request
 targets             the servers that are asked
 post_process        work of the kernels on finished answers
 input, output       lines to ask, each with its key; results, in order or as they come

@@ -11,6 +11,7 @@ from llcuda_net.batch.input import Input
 from llcuda_net.batch.job import Done
 from llcuda_net.errors import ConfigError
 from llcuda_net.util.numbers import three_digits
+from llcuda_net.util.quantile import percentiles_ms
 
 FORMAT = "llcuda-batch"
 #: Grows when a program that reads the documents would have to be changed.
@@ -54,8 +55,8 @@ def document(
         "tokens_per_s": round(done.tally.tokens / seconds, 3),
         "answers_per_s": round(done.tally.answers / seconds, 3),
         "occupancy": round(done.tally.busy / (seconds * done.capacity), 4),
-        "ttft_ms": done.tally.ttft.percentiles_ms(),
-        "latency_ms": done.tally.latency.percentiles_ms(),
+        "ttft_ms": percentiles_ms(done.tally.ttft),
+        "latency_ms": percentiles_ms(done.tally.latency),
         "repeated_ids": given.repeated,
         "first_repeated_id": given.first_repeated,
         "notes": done.notes,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,18 @@ PROG = "llcuda doctor"
 #: Packages that are always installed, and those of the extras.
 _PACKAGES = ("llcuda-net", "trio", "msgpack", "httpx", "apsw", "xllamacpp", "numpy", "numba")
 _OPTIONAL = ("numba-cuda", "cuda-toolkit", "cupy-cuda13x", "cupy-cuda12x", "mpi4py", "pyarrow")
+#: The extras that a user may want, and what wants them.
+EXTRAS = {
+    "bench": "llcuda bench",
+    "cluster": "--store postgresql://…, --processes",
+    "cuda12": "kernels on an NVIDIA GPU, drivers before 580",
+    "cuda13": "kernels on an NVIDIA GPU, drivers from 580 on",
+    "hub": "models of Hugging Face",
+    "mpi": "llcuda-mpi and llcuda bench scaling on several ranks",
+    "otel": "--otlp-endpoint",
+    "parquet": "llcuda results export --format parquet",
+    "top": "llcuda top, live",
+}
 
 _EPILOG = """\
 examples:
@@ -123,6 +136,8 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "sqlite": apsw.sqlite_lib_version(),
         "packages": {name: _version(name) for name in (*_PACKAGES, *_OPTIONAL)},
+        "missing": [name for name in _distributions("") if _version(name) is None],
+        "extras": {name: _extra(name) for name in EXTRAS},
         "gpu": {**found, "kernel_module": _kernel_module()},
         "compiled_kernels": asdict(kept()),
     }
@@ -174,6 +189,34 @@ def _version(name: str) -> str | None:
         return None
 
 
+def _extra(name: str) -> dict[str, Any]:
+    """What of an extra is here, in JSON's types."""
+    found = {one: _version(one) for one in _distributions(name)}
+    return {
+        "for": EXTRAS[name],
+        "installed": {one: number for one, number in found.items() if number},
+        "missing": [one for one, number in found.items() if not number],
+        "install": f"pip install 'llcuda-net[{name}]'",
+    }
+
+
+def _distributions(extra: str) -> list[str]:
+    """What an extra brings, by name; of "", what is always installed."""
+    found = []
+    for line in (requires("llcuda-net") if _version("llcuda-net") else None) or ():
+        requirement, _, marker = line.partition(";")
+        of = re.search(r"extra == ['\"]([\w-]+)", marker)
+        if (of[1] if of else "") == extra and not _of_another_python(marker):
+            found.append(re.split(r"[^\w.-]", requirement.strip(), maxsplit=1)[0])
+    return found
+
+
+def _of_another_python(marker: str) -> bool:
+    """Of the markers of core, setup.cfg has this one: `python_version < "3.14"`."""
+    limit = re.search(r"python_version < ['\"](\d+)\.(\d+)", marker)
+    return limit is not None and sys.version_info[:2] >= (int(limit[1]), int(limit[2]))
+
+
 def _kernel_module() -> str | None:
     """The version of NVIDIA's kernel module, also where its library is missing."""
     try:
@@ -192,13 +235,31 @@ def _print_facts(facts: dict[str, Any]) -> None:
         ("processor", f"{facts['processor']}, {facts['cores']} cores{size}"),
         ("python", f"{facts['python']}, SQLite {facts['sqlite']}"),
         ("packages", ", ".join(f"{name} {packages[name]}" for name in _PACKAGES if packages[name])),
-        ("extras", ", ".join(f"{n} {packages[n]}" for n in _OPTIONAL if packages[n]) or "none"),
+        *_missing_lines(facts["missing"]),
+        *_extra_lines(facts["extras"]),
         ("GPU", _gpu_line(facts["gpu"])),
         ("kernels", _kept_line(facts["compiled_kernels"])),
     ]
     for name, text in rows:
         echo(f"{name:<10} {text}")
     sys.stdout.flush()
+
+
+def _missing_lines(names: list[str]) -> list[tuple[str, str]]:
+    listed = " ".join(names)
+    return [("missing", f"{', '.join(names)}: pip install {listed}")] if names else []
+
+
+def _extra_lines(extras: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line for each extra."""
+    lines: list[tuple[str, str]] = []
+    for name, found in extras.items():
+        here = ", ".join(f"{one} {number}" for one, number in found["installed"].items())
+        if found["missing"]:
+            without = f"without {', '.join(found['missing'])}" if here else "not installed"
+            here = f"{without}; for {found['for']}: {found['install']}"
+        lines.append(("" if lines else "extras", f"{name}: {here}"))
+    return lines
 
 
 def _print_engines(found: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from llcuda_net.config.files import open_to_others
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import LEAST, Users
 from llcuda_net.config.values import is_database
-from llcuda_net.errors import ConfigError, EngineError, StorageError
+from llcuda_net.errors import ConfigError, EngineError, MissingExtra, StorageError
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.models.serving.local import LocalModels
 from llcuda_net.server.cluster.opening import open_cluster, open_mirror
@@ -238,7 +238,7 @@ class _Serving:
             try:
                 self._mirror = open_mirror(self._settings.store)
                 objects = open_objects(self._settings.store)
-            except StorageError as error:
+            except (MissingExtra, StorageError) as error:
                 self._failure = error
                 return None
         self._folder = Path(self._settings.data_dir or default_directory())

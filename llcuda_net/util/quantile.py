@@ -41,6 +41,17 @@ def quantile(values: Sample, share: float) -> float | None:
     Returns:
         the value, in the sample's unit; None where the sample is too small (see `supported`).
     """
-    if not supported(len(values), share):
+    return _of_sorted(sorted(values), share)
+
+
+def percentiles_ms(seconds: Sample) -> dict[str, float | None]:
+    """Milliseconds at each of PERCENTILES, by name; None where the sample is too small for it."""
+    ordered = sorted(seconds)
+    found = {name: _of_sorted(ordered, share) for name, share in PERCENTILES.items()}
+    return {name: None if value is None else value * 1e3 for name, value in found.items()}
+
+
+def _of_sorted(ordered: list[float], share: float) -> float | None:
+    if not supported(len(ordered), share):
         return None
-    return float(sorted(values)[rank(len(values), share)])
+    return float(ordered[rank(len(ordered), share)])

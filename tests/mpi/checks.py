@@ -10,8 +10,8 @@ import numpy as np
 import trio
 
 from llcuda_kernels import ShardedStore, VectorStore
-from llcuda_net.batch.histogram import Histogram
 from llcuda_net.batch.mpi import Communicator, open_communicator
+from llcuda_net.bench.histogram import Histogram
 from llcuda_net.bench.runs import ranks, searches
 from llcuda_net.bench.runs.searches import Search
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from llcuda_net.batch.histogram import Histogram
+from llcuda_net.bench.histogram import Histogram
 from llcuda_net.util.quantile import PERCENTILES
 
 #: Lines about one document.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llcuda_net.batch.histogram import Histogram
+from llcuda_net.bench.histogram import Histogram
 from llcuda_net.bench.report import latency, plots
 from llcuda_net.bench.report.cells import estimate, interval
 from llcuda_net.bench.report.page import Card, Section

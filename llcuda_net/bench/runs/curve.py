@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llcuda_net.batch.histogram import Histogram
 from llcuda_net.bench.energy import economy
+from llcuda_net.bench.histogram import Histogram
 from llcuda_net.bench.runs.ranks import all_metrics
 from llcuda_net.bench.statistics.estimates import Estimate, student
 from llcuda_net.bench.statistics.fits import POINTS, fit

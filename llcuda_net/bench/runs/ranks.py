@@ -12,13 +12,13 @@ from typing import Any
 import trio
 
 from llcuda_net.batch import post_process
-from llcuda_net.batch.histogram import Histogram
 from llcuda_net.batch.mpi import Communicator
 from llcuda_net.batch.record import GAP, SERVER, outcomes, values
 from llcuda_net.batch.targets.interface import Target
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.batch.targets.tokenizer import learn
 from llcuda_net.bench.energy.account import Wanted
+from llcuda_net.bench.histogram import Histogram
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs import warmup
 from llcuda_net.bench.runs.once import Once, Say, once, self_test, silent

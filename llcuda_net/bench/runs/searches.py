@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from llcuda_net.batch import post_process
-from llcuda_net.batch.histogram import Histogram
 from llcuda_net.batch.mpi import Communicator
+from llcuda_net.bench.histogram import Histogram
 from llcuda_net.bench.report import document
 from llcuda_net.bench.runs.once import Say, silent
 from llcuda_net.bench.runs.ranks import all_metrics, costs

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from llcuda_net.batch.histogram import Histogram
 from llcuda_net.batch.record import DIRECT, GAP, GAP_MEANING, METRICS, Record, outcomes
+from llcuda_net.bench.histogram import Histogram
 from llcuda_net.bench.statistics.estimates import Estimate, not_negative, student
 from llcuda_net.bench.statistics.repeats import differences, figures
 from llcuda_net.bench.statistics.samples import Sample, of_records, sample

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llcuda_net.bench.record.requests import Part
 
 #: What the extra `bench` brings, of which nothing works without.
-_EXTRA = ("scipy", "matplotlib", "jinja2")
+_EXTRA = ("hdrh", "scipy", "matplotlib", "jinja2")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import io
 import shutil
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from llcuda_net.cli import server_options
@@ -78,10 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if sys.stdout is None:
         fail("standard output is closed: there is nowhere to print to")
+    as_text = arguments.json or arguments.once or not is_clever(sys.stdout)
+    if not as_text and find_spec("textual") is None:
+        fail(f"live, {PROG} needs textual: pip install 'llcuda-net[top]'; or give --once")
     dial = server_options.Dialler(arguments)
     end_on_sigterm()
     client = dial()
-    if arguments.json or arguments.once or not is_clever(sys.stdout):
+    if as_text:
         with client:
             report = client.status()
         if arguments.json:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from llcuda_net.errors import PullError
+from llcuda_net.errors import MissingExtra, PullError
 from llcuda_net.models.pull.staging import Part, Report, size_text
 
 _DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -45,7 +45,7 @@ class Hub:
     """The server of Hugging Face's API, as the environment names it.
 
     Raises:
-        PullError: the library is not installed.
+        MissingExtra: the library is not installed.
     """
 
     def __init__(self) -> None:
@@ -54,8 +54,8 @@ class Hub:
             import huggingface_hub
             from huggingface_hub import file_download, utils
         except ImportError as error:
-            raise PullError(
-                f"models of Hugging Face need its library ({error}): pip install huggingface_hub"
+            raise MissingExtra(
+                f"models of Hugging Face need its library ({error}): pip install 'llcuda-net[hub]'"
             ) from None
         self._library: Any = huggingface_hub
         self._transfer: Any = file_download

@@ -28,7 +28,8 @@ def open_mirror(url: str) -> Mirror:
     """What copies the journal to a database; it begins when the cluster is joined.
 
     Raises:
-        StorageError: psycopg is not installed, or the URL is none.
+        MissingExtra: psycopg is not installed.
+        StorageError: the URL is none.
     """
     with needs_psycopg():
         from llcuda_net.cluster.mirror import Mirror
@@ -46,7 +47,8 @@ async def open_cluster(settings: Settings, bound: str, folder: Path, mirror: Mir
         mirror: copies the journal there.
 
     Raises:
-        StorageError: psycopg is not installed, the URL is none, or its name is taken.
+        MissingExtra: psycopg is not installed.
+        StorageError: the URL is none, or its name is taken.
     """
     with needs_psycopg():
         from llcuda_net.cluster.greeting import certificate_hash

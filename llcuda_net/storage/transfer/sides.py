@@ -65,7 +65,8 @@ def postgres_side(url: str) -> Iterator[Side]:
     """The objects of a database, whose schema is there.
 
     Raises:
-        StorageError: psycopg is not installed, or the URL is none.
+        MissingExtra: psycopg is not installed.
+        StorageError: the URL is none.
     """
     with needs_psycopg():
         from llcuda_net.storage.objects.postgres import PostgresDatabase

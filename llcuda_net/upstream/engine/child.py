@@ -49,7 +49,7 @@ def main() -> None:
     try:
         import xllamacpp
     except Exception as error:  # a wheel for another platform fails in several ways
-        _report(status, event="failed", kind="import", message=f"{type(error).__name__}: {error}")
+        _report(status, event="failed", kind="import", message=_why(error))
         sys.exit(2)
     if settings["gpu_layers"] and not _accelerators(xllamacpp):
         message = (
@@ -80,11 +80,17 @@ def _probe() -> None:
             "devices": _accelerators(xllamacpp),
         }
     except Exception as error:
-        found = {"error": f"{type(error).__name__}: {error}"}
+        found = {"error": _why(error)}
     # Native code may have printed before: this is the last line.
     output = sys.stdout.fileno()
     os.write(output, b"\n" + json.dumps(found).encode() + b"\n")
     os._exit(0)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "xllamacpp":
+        return "xllamacpp is not installed: pip install xllamacpp"
+    return f"{type(error).__name__}: {error}"
 
 
 def _read_settings() -> dict[str, Any]:

@@ -264,10 +264,10 @@ async def test_the_report_says_what_was_done(tmp_path: Path, autojump_clock: Moc
 
 def test_tallies_add_up() -> None:
     one, two = Tally(5, 1, 1.5), Tally(7, 2, 2.0)
-    one.ttft.add(0.1)
-    two.ttft.add(0.2)
+    one.ttft.append(0.1)
+    two.ttft.append(0.2)
     both = Tally.unpacked(merge(one.packed(), two.packed()))
-    assert (both.tokens, both.answers, both.busy, len(both.ttft)) == (12, 3, 3.5, 2)
+    assert (both.tokens, both.answers, both.busy, both.ttft.tolist()) == (12, 3, 3.5, [0.1, 0.2])
 
 
 def test_lines_of_a_rank_that_goes_are_given_to_others(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llcuda_net.util.numbers import three_digits
-from llcuda_net.util.quantile import quantile, supported
+from llcuda_net.util.quantile import percentiles_ms, quantile, supported
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,13 @@ def test_no_percentile_that_the_sample_cannot_support(
 ) -> None:
     assert supported(count, share) is known
     assert (quantile(list(range(count)), share) is not None) is known
+
+
+def test_percentiles_are_quantiles_in_milliseconds() -> None:
+    seconds = [n / 1000 for n in range(1000, 0, -1)]
+    found = percentiles_ms(seconds)
+    assert found == {"p50": 500.0, "p90": 900.0, "p99": 990.0, "p99.9": None}
+    assert percentiles_ms([]) == dict.fromkeys(found)
 
 
 def test_a_quantile_is_a_value_of_the_sample() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llcuda_net.batch.histogram import Histogram
+from llcuda_net.bench.histogram import Histogram
 from llcuda_net.bench.report import latency, plots
 from llcuda_net.bench.report.cells import RATES, rate_of
 from llcuda_net.bench.report.page import Section, moment, overlaid, plain

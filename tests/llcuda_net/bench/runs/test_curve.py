@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from llcuda_net.batch.histogram import Histogram
 from llcuda_net.batch.record import Outcome, Record
+from llcuda_net.bench.histogram import Histogram
 from llcuda_net.bench.report import scaling
 from llcuda_net.bench.runs import curve
 from llcuda_net.bench.statistics.objective import keeps

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import trio
 
-from llcuda_net.batch.histogram import Histogram
 from llcuda_net.batch.targets.interface import About
+from llcuda_net.bench.histogram import Histogram
 from llcuda_net.bench.runs import latency, sweep, throughput
 from llcuda_net.bench.runs.once import once
 from tests.llcuda_net.cli.bench.conftest import QUICK, Bench

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from llcuda_net.errors import PullError
+from llcuda_net.errors import MissingExtra, PullError
 from llcuda_net.models.pull.hf import ProjectorChoice, plan
 from llcuda_net.models.pull.pull import pull
 from llcuda_net.models.pull.reference import HubReference, Reference, parse
@@ -297,7 +297,7 @@ def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return real(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(PullError, match="pip install huggingface_hub"):
+    with pytest.raises(MissingExtra, match=r"pip install 'llcuda-net\[hub\]'"):
         pull(TINY, tmp_path)
 
 

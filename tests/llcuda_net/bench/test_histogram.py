@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llcuda_net.batch.histogram import LONGEST, PRECISION, Histogram
+from llcuda_net.bench.histogram import LONGEST, PRECISION, Histogram
 from llcuda_net.util.quantile import quantile
 
 times = st.lists(st.floats(1e-6, 3000.0), min_size=1, max_size=200)
