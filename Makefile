@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-real test test-all test-crash test-backup test-proxy test-chaos test-cluster test-cluster-simulation test-cluster-explorer test-memory test-openapi test-clients test-llama-server test-browser test-deploy page-screenshots soak wheel lock lint format constraint-attack fuzz demo-model clean
+.PHONY: help demo demo-real test test-all test-crash test-backup test-proxy test-chaos test-cluster test-cluster-simulation test-cluster-explorer test-memory test-openapi test-clients test-llama-server test-browser test-deploy page-screenshots soak wheel install-size check-wheels lock lint format constraint-attack fuzz demo-model clean
 .PHONY: simulate-swaps bench bench-growth bench-kernels bench-latency bench-throughput bench-scaling bench-peers
 
 help: ## list the targets
@@ -85,6 +85,12 @@ wheel: $(VENV)/made ## build dist/llcuda_net-*.whl, which pip installs on any ma
 	@rm -rf build dist/llcuda_net-*.whl
 	@$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/llcuda_net-*.whl
+
+install-size: $(VENV)/core ## measure what each distribution costs on the disk, in a fresh environment (ARGS=--help)
+	@$(BIN)/python tools/install_size.py $(ARGS)
+
+check-wheels: $(VENV)/dev ## ask the index whether the core has wheels for x86-64 and aarch64, each Python (2 minutes)
+	@$(BIN)/python tools/check_wheels.py $(ARGS)
 
 lock: $(VENV)/made ## write requirements/server.txt anew: what the container installs, with hashes
 	$(PIP) 'uv>=0.9,<1'

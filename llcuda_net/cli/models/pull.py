@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llcuda_net.cli.common import Exit, Parser, Terminated, fail
-from llcuda_net.errors import ConfigError, PullError
+from llcuda_net.errors import ConfigError, MissingExtra, PullError
 from llcuda_net.util.terminal import echo
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     for reference, given in references.items():
         try:
             _pull(reference, given, folder, projector, as_json=arguments.json)
-        except PullError as error:
+        except (MissingExtra, PullError) as error:
             if len(references) == 1:
                 raise
             # The others are worth their own try.
@@ -182,7 +182,7 @@ def _document(found: Pulled) -> dict[str, Any]:
     }
 
 
-def _failed(reference: Reference, error: PullError, *, as_json: bool) -> None:
+def _failed(reference: Reference, error: Exception, *, as_json: bool) -> None:
     if as_json:
         failure = {"event": "failed", "source": str(reference), "message": str(error)}
         echo(json.dumps(failure), flush=True)
