@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from llcuda_net.cli.common import Parser, VersionAction, program, run_command, warn_of_variables
+from llcuda_net.cli.help_topics import by_topic
 from llcuda_net.config import settings as settings_module
 from llcuda_net.server.processes.part import OPTION, Part
 
@@ -36,6 +37,23 @@ exit codes: 0 stopped as asked, 1 could not serve (the port is taken, say), 2 a 
 model is wrong, 130 or 143 stopped by a second signal
 """
 
+#: The options of the short --help, and the topics of the others.
+_SHOWN = (
+    *("--help", "--config", "--version", "--host", "--port", "--upstream", "--model", "--models"),
+    *("--engine", "--ctx", "--slots", "--gpu-layers", "--memory", "--data-dir", "--store"),
+    *("--auth-token-file", "--tls-cert", "--tls-key", "--log-level"),
+)
+_TOPICS = {
+    "where to listen": "listen",
+    "model": "model",
+    "storage": "storage",
+    "cluster": "cluster",
+    "access": "access",
+    "time limits": "time",
+    "limits": "limits",
+    "monitoring": "monitoring",
+    "logs": "logs",
+}
 
 #: Options of llama-server and its like that people try, and what is ours.
 OTHERS_OPTIONS = {
@@ -70,6 +88,7 @@ def make_parser() -> Parser:
     settings_module.add_arguments(parser)
     parser.add_argument(OPTION, dest="part", type=Part.parse, help=argparse.SUPPRESS)
     parser.add_argument("--version", action=VersionAction)
+    by_topic(parser, _SHOWN, _TOPICS)
     return parser
 
 

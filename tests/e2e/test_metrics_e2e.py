@@ -306,5 +306,5 @@ def test_the_scrape_and_the_unit() -> None:
     unit.read(DEPLOY / "llcuda-server.service")
     command = unit["Service"]["ExecStart"].split()
     assert Path(command[0]).name == "llcuda-server"
-    known = run("server", "--help").stdout
+    known = run("server", "--help-all").stdout
     assert all(word in known for word in command if word.startswith("--"))

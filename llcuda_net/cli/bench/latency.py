@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from llcuda_net.cli.bench import options
 from llcuda_net.cli.bench.interrupt import caution, measured
-from llcuda_net.cli.bench.tool import Tool, command, finish, need_extra
+from llcuda_net.cli.bench.tool import Tool, command, finish, help_by_topic, need_extra
 from llcuda_net.cli.common import Exit, Parser, fail, run_command
 
 _DESCRIPTION = """\
@@ -109,6 +109,7 @@ def make_parser(tool: Tool) -> Parser:
     options.add_request(out)
     options.add_kernels(out)
     options.add_output(out)
+    help_by_topic(out)
     return out
 
 

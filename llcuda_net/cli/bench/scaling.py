@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llcuda_net.cli.bench import options, searching
 from llcuda_net.cli.bench.interrupt import caution, measured
 from llcuda_net.cli.bench.searching import Swept
-from llcuda_net.cli.bench.tool import Tool, command, finish, need_extra
+from llcuda_net.cli.bench.tool import Tool, command, finish, help_by_topic, need_extra
 from llcuda_net.cli.common import Exit, Parser, fail, run_command
 from llcuda_net.util.numbers import plain
 
@@ -101,6 +101,7 @@ def make_parser(tool: Tool) -> Parser:
     options.add_kernels(out)
     options.add_output(out, max_lag="100ms")  # as for throughput: it moves no rate
     out.add_argument("--point", metavar="FILE", help=argparse.SUPPRESS)  # of a sweep's child
+    help_by_topic(out)
     return out
 
 

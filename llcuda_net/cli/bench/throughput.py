@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from llcuda_net.cli.bench import options
 from llcuda_net.cli.bench.interrupt import caution, measured
-from llcuda_net.cli.bench.tool import Tool, command, finish, need_extra
+from llcuda_net.cli.bench.tool import Tool, command, finish, help_by_topic, need_extra
 from llcuda_net.cli.common import Exit, Parser, run_command
 
 _DESCRIPTION = """\
@@ -87,6 +87,7 @@ def make_parser(tool: Tool) -> Parser:
     options.add_kernels(out)
     # More than for latencies: a rate over seconds is not moved by it, and overload is part of this.
     options.add_output(out, max_lag="100ms")
+    help_by_topic(out)
     return out
 
 

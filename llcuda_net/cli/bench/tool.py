@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from llcuda_net.cli.common import Exit, fail
+from llcuda_net.cli.common import Exit, Parser, fail
+from llcuda_net.cli.help_topics import by_topic
 from llcuda_net.util.terminal import echo, paint
 
 if TYPE_CHECKING:
@@ -155,3 +156,30 @@ def _write(
         from llcuda_net.bench.report.page import write
 
         write(Path(args.html), page())
+
+
+#: The options of a measurement's short --help, and the topics of the others.
+_SHOWN = (
+    *("--help", "--target", "--api", "--model", "--start", "--token-file", "--direct", "--rate"),
+    *("--concurrency", "--rates", "--sweep", "--over", "--inflight", "--seconds", "--repeats"),
+    *("--rounds", "--slo", "--prompts", "--workload", "--max-tokens", "--work", "--json"),
+    *("--html", "--compare"),
+)
+_TOPICS = {
+    "which server to ask": "target",
+    "a second way, pair by pair": "direct",
+    "when to ask": "load",
+    "how much to ask": "load",
+    "how it grows": "scaling",
+    "in place of what and when: a recorded trace": "trace",
+    "what to ask": "prompts",
+    "what to search, with --work search": "search",
+    "work on each answer, by llcuda_kernels, shown apart": "kernels",
+    "energy and cost, where the server is on this machine": "energy",
+    "what comes out": "output",
+}
+
+
+def help_by_topic(parser: Parser) -> None:
+    """Make --help of a measurement one by topic, once it has all its options."""
+    by_topic(parser, _SHOWN, _TOPICS)

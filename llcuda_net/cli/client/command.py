@@ -14,7 +14,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from llcuda_net.cli.client.options import build_parser, check, prog, to_type
+from llcuda_net.cli.client.checks import check
+from llcuda_net.cli.client.options import build_parser, prog, to_type
 from llcuda_net.cli.client.request import read_media, read_prompt, read_request
 from llcuda_net.cli.common import (
     Exit,

@@ -79,7 +79,7 @@ def test_an_empty_variable_is_not_given() -> None:
 
 def test_help_has_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        make_parser().parse_args(["--help"])
+        make_parser().parse_args(["--help-all"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
     for spec in fields(Settings):

@@ -45,7 +45,7 @@ def test_help_has_an_example_of_each(bench: Bench) -> None:
     assert code == 0
     for name in ("latency", "throughput", "scaling"):
         assert f"llcuda bench {name} --" in said
-        code, _, own = bench(name, "--help")
+        code, _, own = bench(name, "--help-all")
         assert code == 0
         for flag in ("--target", "--iters", "--max-tokens", "--n_predict", "--inflight", "--json",
                      "--cuda-work", "--cuda-iters", "--cuda-post", "examples:",
