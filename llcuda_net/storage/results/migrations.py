@@ -1,8 +1,8 @@
 """The SQLite schema, as numbered migrations.
 
-A migration and its record are one transaction. A migration that was released is never edited: a
-change of the schema is one more at the end. tests/llcuda_net/storage/results/test_sqlite.py runs
-them from each earlier version.
+All that a file lacks is one transaction: a kill or a full disk leaves it as it was, and what wrote
+it still opens it. A migration that was released is never edited: a change of the schema is one more
+at the end. tests/llcuda_net/storage/results/test_sqlite.py runs them from each earlier version.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.formats import version_file
 
 log = structlog.get_logger(__name__)
+
+#: Bytes of a file whose update is told of before it is done, too.
+_LARGE = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -298,41 +301,51 @@ def check(connection: apsw.Connection, migrations: Sequence[Migration]) -> int:
     return found
 
 
-def migrate(connection: apsw.Connection, migrations: Sequence[Migration]) -> None:
+def migrate(
+    connection: apsw.Connection, migrations: Sequence[Migration], *, quiet: bool = False
+) -> None:
     """Bring a file up to the last of these versions.
+
+    Args:
+        quiet: do not log that an earlier version was updated.
 
     Raises:
         StorageError: as `check`.
-        apsw.Error: a migration failed; the file is as the one before it left it.
+        apsw.Error: it failed; the file is as it was.
     """
     found = check(connection, migrations)
-    if found == migrations[-1].number:
+    newest = migrations[-1].number
+    if found == newest:
         return
-    if found:  # it may take seconds: version 3 some 13 us a result
-        size = (
-            connection.execute("PRAGMA page_count").get * connection.execute("PRAGMA page_size").get
-        )
+    size = connection.execute("PRAGMA page_count").get * connection.execute("PRAGMA page_size").get
+    if found and size > _LARGE:  # it may take seconds: version 3 some 13 us a result
         log.info("store_is_updated", path=connection.filename, version=found, bytes=size)
     started = time.monotonic()
-    for migration in migrations:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            # Checked again in the transaction: another process may have migrated it meanwhile.
-            if migration.number > check(connection, migrations):
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS migrations ("
-                    "number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied INTEGER NOT NULL"
-                    ") STRICT"
-                )
-                connection.execute(migration.sql)
-                connection.execute(
-                    "INSERT INTO migrations VALUES (?, ?, ?)",
-                    (migration.number, migration.name, time.time_ns()),
-                )
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Checked again in the transaction: another process may have migrated it meanwhile.
+        done = check(connection, migrations)
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS migrations ("
+            "number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied INTEGER NOT NULL"
+            ") STRICT"
+        )
+        for migration in migrations[done:]:
+            connection.execute(migration.sql)
+            connection.execute(
+                "INSERT INTO migrations VALUES (?, ?, ?)",
+                (migration.number, migration.name, time.time_ns()),
+            )
         connection.execute("COMMIT")
-    if found:
-        seconds = round(time.monotonic() - started, 3)
-        log.info("store_updated", path=connection.filename, seconds=seconds)
+    except BaseException:
+        if connection.in_transaction:  # SQLite itself rolls back after some errors
+            connection.execute("ROLLBACK")
+        raise
+    if found and not quiet:
+        log.info(
+            "store_updated",
+            path=connection.filename,
+            version=newest,
+            before=found,
+            seconds=round(time.monotonic() - started, 3),
+        )

@@ -115,7 +115,7 @@ class SearchIndex:
         db = connect(self._path, create=True, durable=False)
         try:
             db.create_scalar_function("check_of", check_of, deterministic=True)
-            migrations.migrate(db, migrations.DERIVED)
+            migrations.migrate(db, migrations.DERIVED, quiet=True)  # it can be made anew
             store = self._results.execute("SELECT store FROM identity").get
             latest = self._results.execute("SELECT coalesce(max(seq), 0) FROM results").get
             latest = max(latest, last_number(self._results))

@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from llcuda_net.errors import StorageError
+from llcuda_net.errors import NewerFormat, StorageError
 from llcuda_net.storage.postgres.connection import SCHEMA, Connection, Session
 from llcuda_net.storage.postgres.migrations.leases import LEASES, LIVES, MIRROR
 from llcuda_net.storage.postgres.migrations.migration import Migration
@@ -19,6 +19,7 @@ from llcuda_net.storage.postgres.migrations.objects import OBJECTS
 from llcuda_net.storage.postgres.migrations.owners import OWNERS
 from llcuda_net.storage.postgres.migrations.results import RESULTS
 from llcuda_net.storage.postgres.migrations.secret import SECRET
+from llcuda_net.util.version import package_version
 
 log = structlog.get_logger(__name__)
 
@@ -35,14 +36,20 @@ def migrate(session: Session, migrations: Sequence[Migration] = MIGRATIONS) -> N
     Raises:
         StorageError: it is newer than this program knows, or may not be changed by this user.
     """
-    if session.ask("the schema cannot be read", applied) == {one.number for one in migrations}:
+    before = session.ask("the schema cannot be read", applied)
+    if before == {one.number for one in migrations}:
         return
-    for migration in migrations:
+    made = [
         session.change(
             "the schema cannot be made",
             partial(_apply, migration=migration, newest=migrations[-1].number),
         )
+        for migration in migrations
+    ]
     check(session, migrations)
+    if before and any(made):
+        version = migrations[-1].number
+        log.info("store_updated", database=session.place, version=version, before=max(before))
 
 
 def check(session: Session, migrations: Sequence[Migration] = MIGRATIONS) -> None:
@@ -80,8 +87,8 @@ def applied(db: Connection) -> set[int]:
     return {number for (number,) in db.execute(f"SELECT number FROM {SCHEMA}.migrations")}
 
 
-def _apply(db: Connection, migration: Migration, newest: int) -> None:
-    """Make one change, if nobody else has made it."""
+def _apply(db: Connection, migration: Migration, newest: int) -> bool:
+    """Make one change, if nobody else has made it; whether it was made here."""
     db.execute("SET LOCAL statement_timeout = 0")
     db.execute("SET LOCAL lock_timeout = 0")
     db.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
@@ -89,7 +96,7 @@ def _apply(db: Connection, migration: Migration, newest: int) -> None:
     if max(found, default=0) > newest:
         raise _newer(f"the database {db.info.dbname}", max(found), newest)
     if migration.number in found:
-        return
+        return False
     if not found:
         db.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
         db.execute(
@@ -102,7 +109,7 @@ def _apply(db: Connection, migration: Migration, newest: int) -> None:
         f"INSERT INTO {SCHEMA}.migrations (number, name) VALUES (%s, %s)",
         (migration.number, migration.name),
     )
-    log.info("store_updated", database=db.info.dbname, version=migration.number)
+    return True
 
 
 def _compare_bytes(db: Connection) -> None:
@@ -122,8 +129,5 @@ def _compare_bytes(db: Connection) -> None:
         db.execute(f"ALTER TABLE {table} {changes}")
 
 
-def _newer(place: str, found: int, newest: int) -> StorageError:
-    return StorageError(
-        f"{place} has version {found}, this llcuda knows up to {newest}: upgrade llcuda",
-        StorageError.REFUSED,
-    )
+def _newer(place: str, found: int, newest: int) -> NewerFormat:
+    return NewerFormat(place, found, newest, ours=package_version())
