@@ -6,6 +6,7 @@ It uses only what llcuda 0.1.0 had, so that it runs in an environment of an earl
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -55,6 +56,7 @@ class Server:
         self.process = subprocess.Popen(
             [BIN / "llcuda-server", *options], stdout=subprocess.PIPE, text=True, env=kept
         )
+        atexit.register(self.process.kill)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().split()[-1]
 
@@ -93,7 +95,7 @@ def make(folder: Path) -> dict[str, Any]:
         done(ann, "What is a token?", key="first")
         done(ann, "How sure are you?", n_probs=3, n_predict=12)
         done(bob, messages=chat("Tell me about the journal. " * 30), n_predict=30)
-        done(bob, "你好 世界 - naïve café", n_predict=8)
+        done(bob, "你好\uff0c世界 \u2014 naïve café", n_predict=8)
         done(bob, raw="Strictly kept:", n_predict=8, level="strict")
         done(bob, "Kept by the process", n_predict=8, level="process")
         for _ in range(2):

@@ -215,7 +215,7 @@ def test_killed_at_any_statement_it_is_as_before_or_done(directory: Path, tmp_pa
     assert len(versions) > 3
 
 
-@pytest.mark.parametrize("pages", [0, 1, 2])
+@pytest.mark.parametrize("pages", [0, 1])
 def test_a_full_disk_leaves_the_version_before(
     directory: Path, pages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
