@@ -11,7 +11,7 @@ from llcuda_kernels.errors import BackendError
 
 from . import matmul as plain
 from . import tensor_matmul
-from .gemm import few_rows, library, tensor_few_rows
+from .gemm import few_rows, library, tensor_few_rows, warpgroup_few_rows, warpgroup_matmul
 from .primitives.padding import padded
 from .runtime import shim
 from .runtime.array import Call, DeviceArray, aligned, empty, fill, filled
@@ -120,12 +120,17 @@ def _words(array: DeviceArray) -> DeviceArray:
 def _on_tensor_cores(x: DeviceArray, y: DeviceArray, out: DeviceArray, auto: bool) -> None:
     """C = A Bᵀ of int8 or bfloat16; `auto`: by the library where that is faster."""
     int8, (m, n) = x.dtype == np.int8, out.shape
+    newest = _capability() == warpgroup_matmul.ONLY
     if auto and m > tensor_few_rows.FASTER and library.takes(x, out):
         library.multiply(x, y, out, transposed=True)
     elif m <= tensor_few_rows.MOST:
         p, q = _whole(x, 1, 16), _whole(y, 1, 16)
-        made = tensor_few_rows.INT8 if int8 else tensor_few_rows.BF16
-        tensor_few_rows.launch(made, p, q, out)
+        few: Any = warpgroup_few_rows if newest else tensor_few_rows
+        few.launch(few.INT8 if int8 else few.BF16, p, q, out)
+    elif newest:
+        p, q = _whole(x, 1, 16), _whole(y, 1, 16)
+        one = warpgroup_matmul.INT8 if int8 else warpgroup_matmul.BF16
+        warpgroup_matmul.launch(one, p, q, out)
     else:
         p, q = _whole(x, tensor_matmul.SIDE, 64), _whole(y, tensor_matmul.SIDE, 64)
         one = tensor_matmul.INT8 if int8 else tensor_matmul.BF16

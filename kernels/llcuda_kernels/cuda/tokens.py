@@ -9,7 +9,7 @@ with t added), so that a row may be split over blocks where rows are few. Then
 
 For the k greatest a block notes what each thread found greatest in each part of the row, and then
 reads again the little that can hold them (`token_topk`); from k = 129 on they are found in the
-pass, as in `topk`.
+pass, as in `topk`. Many short rows are a warp's each (`token_rows`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import numpy as np
 
 from llcuda_kernels.arrays import Array
 
+from .primitives import token_rows
+from .primitives.online_sums import LOWEST, add4, add_one, greatest4, scaled
 from .primitives.reductions import block_max, block_sum, warp_max, warp_max_int, warp_sum
 from .primitives.token_topk import (
     CELLS,
-    LOWEST,
     STEP,
     THREADS,
     merge_shares,
@@ -35,63 +36,33 @@ from .primitives.token_topk import (
 from .primitives.topk import NOTHING, clear, in_use, sort_descending
 from .runtime import shim
 from .runtime.array import Call, DeviceArray, aligned, empty
-from .runtime.intrinsics import exp2_fast, greater, lane
+from .runtime.intrinsics import fetch_ahead, greater, lane
 from .runtime.kernel import Kernel, divide_up, kernel
-from .runtime.shim import F32, I32, I64, cuda, device, pointer
+from .runtime.shim import F32, I32, I64, cuda, pointer
 
 SMALL_K = 128
+#: Longer rows are a block's each, or more than one's.
+SHORT = 8192
 _CELLS = (CELLS + 1) * THREADS
-_LOG2E = np.float32(math.log2(math.e))
 _LN2 = np.float32(math.log(2))
-#: Below it 2^d is 0, and d must not be infinite.
-_FLOOR = np.float32(-200.0)
 _ZERO, _NAN = np.float32(0.0), np.float32(np.nan)
 _INF = np.float32(np.inf)
 
 
-@device
-def _greatest4(a: Any, b: Any, c: Any, d: Any) -> Any:
-    return greater(greater(a, b), greater(c, d))
-
-
-@device
-def _bounded(d: Any) -> Any:
-    return greater(d, _FLOOR)
-
-
-@device
-def _add4(s: Any, t: Any, m: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """s and t with four numbers more, none of which is greater than m (or m is infinite)."""
-    p, q, u, v = (a - m) * _LOG2E, (b - m) * _LOG2E, (c - m) * _LOG2E, (d - m) * _LOG2E
-    e, f, g, h = exp2_fast(p), exp2_fast(q), exp2_fast(u), exp2_fast(v)
-    s += (e + f) + (g + h)
-    t += (e * _bounded(p) + f * _bounded(q)) + (g * _bounded(u) + h * _bounded(v))
-    return s, t
-
-
-@device
-def _scaled(s: Any, t: Any, old: Any, new: Any) -> Any:
-    """s and t when the greatest is `new`, not `old`."""
-    shift = (old - new) * _LOG2E
-    shift = shift if shift > np.float32(-1e30) else np.float32(-1e30)
-    f = exp2_fast(shift)
-    return s * f, f * (t + s * shift)
-
-
-def _statistics(name: str, top: str, buffer: int) -> Kernel:
+def _statistics(name: str, top: str, buffer: int, lines: int = 1, each: int = 4) -> Kernel:
     """The first kernel. top: "" for none of the k greatest; "cells" finds them by `take_greatest`;
     "keys" finds them in the pass, which is slower, for k above `SMALL_K`.
     """
-    bounds = (THREADS, 2 if top == "keys" else 4 if top == "cells" else 5)
+    bounds = (THREADS, 2 if top == "keys" else each if top == "cells" else 5)
     keep_keys, keep_cells = top == "keys", top == "cells"
     shared = 33168 if keep_keys else 29088 if keep_cells else 384
 
     @kernel(
-        name, pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64), pointer(F32),
+        name, pointer(F32), I64, I32, I32, I32, I32, pointer(F32), pointer(I64), pointer(F32),
         pointer(I32), bounds=bounds, shared=shared,
     )  # fmt: skip
     def run(
-        x: Any, n: Any, share: Any, vectors: Any, k: Any, parts: Any, out: Any,
+        x: Any, n: Any, share: Any, vectors: Any, k: Any, ahead: Any, parts: Any, out: Any,
         values: Any, indices: Any,
     ) -> None:  # fmt: skip
         """Block (r, i): the i-th share of row r. parts: (rows, blocks, 3); out: (.., k) keys."""
@@ -122,16 +93,16 @@ def _statistics(name: str, top: str, buffer: int) -> Kernel:
                 x, base + at, vectors
             )
             best = greater(
-                greater(_greatest4(a0, a1, a2, a3), _greatest4(b0, b1, b2, b3)),
-                greater(_greatest4(c0, c1, c2, c3), _greatest4(d0, d1, d2, d3)),
+                greater(greatest4(a0, a1, a2, a3), greatest4(b0, b1, b2, b3)),
+                greater(greatest4(c0, c1, c2, c3), greatest4(d0, d1, d2, d3)),
             )
             if best > m:
-                s, u = _scaled(s, u, m, best)
+                s, u = scaled(s, u, m, best)
                 m = best
-            s, u = _add4(s, u, m, a0, a1, a2, a3)
-            s, u = _add4(s, u, m, b0, b1, b2, b3)
-            s, u = _add4(s, u, m, c0, c1, c2, c3)
-            s, u = _add4(s, u, m, d0, d1, d2, d3)
+            s, u = add4(s, u, m, a0, a1, a2, a3)
+            s, u = add4(s, u, m, b0, b1, b2, b3)
+            s, u = add4(s, u, m, c0, c1, c2, c3)
+            s, u = add4(s, u, m, d0, d1, d2, d3)
             if keep_keys:
                 offer_step(x, base, at, at + STEP, keys, counts, limits, k, buffer)
             if keep_cells:
@@ -147,18 +118,15 @@ def _statistics(name: str, top: str, buffer: int) -> Kernel:
         for i in range(at + t, last, THREADS):
             v = x[base + i]
             if v > m:
-                s, u = _scaled(s, u, m, v)
+                s, u = scaled(s, u, m, v)
                 m = v
-            d = (v - m) * _LOG2E
-            e = exp2_fast(d)
-            s += e
-            u += e * _bounded(d)
+            s, u = add_one(s, u, m, v)
             if keep_cells:
                 cell = greater(cell, v)
         if keep_keys:
             offer_step(x, base, at, last, keys, counts, limits, k, buffer)
         all_m = block_max(m, THREADS)
-        s, u = _scaled(s, u, m, all_m)
+        s, u = scaled(s, u, m, all_m)
         s = block_sum(s, THREADS)
         u = block_sum(u, THREADS)
         if t == 0:
@@ -170,6 +138,11 @@ def _statistics(name: str, top: str, buffer: int) -> Kernel:
             for i in range(t, k, THREADS):
                 out[place * k + i] = keys[i]
         if keep_cells:
+            # while this block looks for the greatest, the next one's first numbers are on their way
+            for i in range(lines):
+                line = np.int64(32) * (t + np.int32(THREADS * i))
+                if row + ahead < cuda.gridDim.x and line < n:
+                    fetch_ahead(x, base + ahead * n + line)
             near[t] = m
             cuda.syncthreads()
             take_greatest(
@@ -204,13 +177,13 @@ def _merge(
         at = 3 * (row * blocks + i)
         pm, ps, pu = parts[at], parts[at + 1], parts[at + 2]
         if pm > m:
-            s, u = _scaled(s, u, m, pm)
+            s, u = scaled(s, u, m, pm)
             m = pm
-        ps, pu = _scaled(ps, pu, pm, m)
+        ps, pu = scaled(ps, pu, pm, m)
         s += ps
         u += pu
     top = warp_max(m)
-    s, u = _scaled(s, u, m, top)
+    s, u = scaled(s, u, m, top)
     s, u = warp_sum(s), warp_sum(u)
     # The sums of a row with +inf are NaN, too: only its numbers tell it from one with NaN.
     if top == _INF:
@@ -267,14 +240,22 @@ def _lists(
         surprisal[row] = -chosen[row]
 
 
+def _by_warps(rows: int, n: int, k: int) -> bool:
+    """Whether rows are short and many enough that each is one warp's, and its cells tell of k."""
+    enough = 16 if shim.SIMULATED else 16 * _multiprocessors()
+    told = k <= token_rows.BY_LANES or k <= 16 * (n // token_rows.STEP)
+    return rows >= enough and n <= SHORT and k <= SMALL_K and told
+
+
+def _multiprocessors() -> int:
+    from .runtime import driver
+
+    return driver.multiprocessors()
+
+
 def _shares(rows: int, n: int) -> tuple[int, int]:
     """Into how many blocks a row is split, and how many numbers each gets."""
-    if shim.SIMULATED:
-        wanted = 2
-    else:
-        from .runtime import driver
-
-        wanted = divide_up(driver.multiprocessors() * 6, max(1, rows))
+    wanted = 2 if shim.SIMULATED else divide_up(_multiprocessors() * 6, max(1, rows))
     blocks = max(1, min(wanted, n // (2 * STEP)))
     share = divide_up(divide_up(max(n, 1), blocks), STEP) * STEP
     return divide_up(max(n, 1), share), share
@@ -296,18 +277,29 @@ def token_statistics(values: Array, chosen: Array | None, k: int) -> tuple[Any, 
     return tuple(call.give(part) for part in (*found, *top))
 
 
+def _ahead(blocks: int) -> int:
+    return 1 << 20 if shim.SIMULATED or blocks > 1 else 4 * _multiprocessors()
+
+
 def _launch(x: DeviceArray, picked: DeviceArray, have: bool, k: int, found: Any, top: Any) -> None:
     rows, n = x.shape
-    blocks, share = _shares(rows, n)
+    fit = aligned(x) and n % 4 == 0
+    short = _by_warps(rows, n, k)
+    blocks, share = (1, n) if short else _shares(rows, n)
     parts = empty((rows, blocks, 3), np.float32)
     quick = 0 < k <= SMALL_K
     keys = empty((rows, blocks, k), np.int64) if k and (blocks > 1 or not quick) else parts
-    first = PLAIN if not k else TOP if quick else TOP_LARGE
-    fit = aligned(x) and n % 4 == 0
-    first.launch(
-        (rows, blocks), THREADS, x.address, n, share, fit, k, parts.address, keys.address,
-        top[0].address, top[1].address,
-    )  # fmt: skip
+    best = top[0].address, top[1].address
+    if short:
+        by_warps = token_rows.TOP if k else token_rows.PLAIN
+        grid = divide_up(rows, token_rows.WARPS)
+        by_warps.launch(grid, THREADS, x.address, rows, n, fit, k, parts.address, *best)
+    else:
+        first = PLAIN if not k else TOP if quick else TOP_LARGE
+        first.launch(
+            (rows, blocks), THREADS, x.address, n, share, fit, k, _ahead(blocks),
+            parts.address, keys.address, *best,
+        )  # fmt: skip
     index = picked.address
     if not have:
         index = empty((1,), np.int64).address

@@ -84,7 +84,7 @@ def warm(
         architecture = driver.target()
     from llcuda_kernels.cuda.runtime import compiled
 
-    there = {name: k for name, k in kernels().items() if architecture >= k.least}
+    there = {name: k for name, k in kernels().items() if k.runs_on(architecture)}
     missing = [n for n, k in there.items() if compiled.kept_code(k, architecture) is None]
     failed: dict[str, str] = {}
     if missing:

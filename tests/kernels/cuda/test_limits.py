@@ -60,8 +60,9 @@ def test_queries_of_any_length(limits: Limits) -> None:
 
 def test_rows_and_scans(limits: Limits) -> None:
     from llcuda_kernels.cuda import tensor_matmul
+    from llcuda_kernels.cuda.gemm import warpgroup_few_rows, warpgroup_matmul
     from llcuda_kernels.cuda.primitives import rows
-    from llcuda_kernels.cuda.primitives.nearest import scan
+    from llcuda_kernels.cuda.primitives.nearest import coarse, scan
     from llcuda_kernels.cuda.primitives.nearest.segments import Rows
     from llcuda_kernels.cuda.runtime.array import DeviceArray
 
@@ -79,9 +80,18 @@ def test_rows_and_scans(limits: Limits) -> None:
         assert scan.fits(Rows.of(row, row), 2) == fit
         fit = 64 * words + scan._floats_together.shared <= limits.shared
         assert scan.fits(Rows.of(row, row), 3) == fit
+        if coarse.takes(Rows.of(row, row), 3):
+            warps, shared = coarse._warps(words)
+            assert coarse.SCAN.fits(shared)
+            assert 32 * warps <= coarse.MOST_THREADS
     if limits is not BY_CAPABILITY[7, 5] and limits is not BY_CAPABILITY[5, 2]:  # no tensor cores
         assert tensor_matmul.BF16.fits(tensor_matmul.SHARED)
         assert tensor_matmul.INT8.fits(tensor_matmul.SHARED)
+    if limits is BY_CAPABILITY[9, 0]:
+        assert warpgroup_matmul.BF16.fits(warpgroup_matmul.SHARED)
+        for shared in warpgroup_few_rows.SHARED.values():  # a block takes 1 KiB more
+            together = warpgroup_few_rows.RESIDENT * (shared + 1024)
+            assert together <= limits.shared_of_all
 
 
 def test_a_launch_that_cannot_be_is_told_before_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:

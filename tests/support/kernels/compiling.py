@@ -18,6 +18,8 @@ MODULES = (
     "elementwise",
     "gemm.few_rows",
     "gemm.tensor_few_rows",
+    "gemm.warpgroup_few_rows",
+    "gemm.warpgroup_matmul",
     "matmul",
     "norms",
     "primitives.nearest.scan",
@@ -42,6 +44,7 @@ INSTRUCTIONS = {
     "vector store": r"\bst\.(?:global|shared)?[\w.]*\.?v4\.",
     "dp4a": r"\bdp4a\.",
     "mma": r"\bmma\.sync\.",
+    "wgmma": r"\bwgmma\.mma_async\.",
     "cp.async": r"\bcp\.async\.cg\.",
     "ldmatrix": r"\bldmatrix\.",
     "cluster": r"\.reqnctapercluster\b",
@@ -93,11 +96,12 @@ def assembler() -> Path:
 def compile_kernel(name: str, cc: tuple[int, int]) -> Output:
     """The PTX of one kernel for one architecture, and ptxas's report; raises RuntimeError."""
     text = kernels()[name].ptx(cc)
+    target = re.findall(r"^\.target\s+(\w+)", text, re.MULTILINE)[0]  # sm_90, or sm_90a
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(text)
         done = subprocess.run(
-            [assembler(), f"-arch=sm_{cc[0]}{cc[1]}", "-v", source, "-o", source.with_suffix(".o")],
+            [assembler(), f"-arch={target}", "-v", source, "-o", source.with_suffix(".o")],
             capture_output=True,
             text=True,
             check=False,

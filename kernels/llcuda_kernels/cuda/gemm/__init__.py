@@ -1,4 +1,4 @@
-"""Products of few rows with a layer's weights, and large products by NVIDIA's library.
+"""Products of few rows with a layer's weights; large ones on warp groups, and by NVIDIA's library.
 
 It may import `cuda.runtime`.
 """

@@ -235,6 +235,7 @@ def _code_op(name: str, term: Any, scale: Any) -> RowOp:
     )  # fmt: skip
 
 
+UNIT_CODES = _code_op("normalize_quantize", _square, _unit_scale)
 OPS = (
     _float_op(
         "softmax", _ordered, _softmax_prepare, _softmax_term, _softmax_finish, _softmax_value
@@ -245,5 +246,5 @@ OPS = (
         "rms_norm_weighted", _magnitude, _rms_prepare, _square, _rms_finish, _scaled_value, True
     ),
     _code_op("quantize_int8", _no_term, _scale),
-    _code_op("normalize_quantize", _square, _unit_scale),
+    UNIT_CODES,
 )

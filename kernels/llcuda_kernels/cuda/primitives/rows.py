@@ -3,7 +3,7 @@
 * ``_warp``: up to 1,024 numbers. A warp a row; the row stays in registers, 32 numbers a lane, and
   no thread waits for another warp.
 * ``_block``: up to 16,384 numbers. A block a row, with a warp for each 1,024 numbers; the row stays
-  in registers.
+  in registers. `unit_codes` has its own.
 * ``_cluster``: up to some 460,000 numbers, from compute capability 9.0 on. Eight blocks a row, each
   with its share in shared memory; they tell each other their greatest numbers and their sums.
 * ``_plain``: any length and alignment. A block a row; the row is read three times.
@@ -34,8 +34,9 @@ from llcuda_kernels.cuda.runtime.intrinsics import (
 from llcuda_kernels.cuda.runtime.kernel import Kernel, divide_up, kernel
 from llcuda_kernels.cuda.runtime.shim import F32, I32, I64, cuda, device, pointer
 
+from . import unit_codes
 from .reductions import block_max_int_once, block_sum_once, warp_max_int, warp_sum
-from .row_operations import LOWEST, OPS, ZERO, RowOp
+from .row_operations import LOWEST, OPS, UNIT_CODES, ZERO, RowOp
 
 THREADS, ROWS_A_BLOCK = 256, 8
 WARP_MOST, BLOCK_MOST = 1024, 16384
@@ -261,7 +262,15 @@ def _plain(op: RowOp) -> Kernel:
     return run
 
 
-KERNELS = {op.name: (_warp(op), _block(op), _cluster(op), _plain(op)) for op in OPS}
+KERNELS = {
+    op.name: (
+        _warp(op),
+        unit_codes.block if op is UNIT_CODES else _block(op),
+        _cluster(op),
+        _plain(op),
+    )
+    for op in OPS
+}
 
 
 def in_vectors(n: int, fit: bool) -> bool:

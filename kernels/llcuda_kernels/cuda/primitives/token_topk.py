@@ -16,6 +16,7 @@ from llcuda_kernels.cuda.runtime.intrinsics import load4
 from llcuda_kernels.cuda.runtime.kernel import kernel
 from llcuda_kernels.cuda.runtime.shim import F32, I32, I64, cuda, device, pointer
 
+from .online_sums import LOWEST
 from .topk import NOTHING, clear, cut, in_use, index_of, key_of, sort_descending, value_of
 
 THREADS = 256
@@ -24,8 +25,6 @@ STEP = 16 * THREADS
 _SUBSTEP = 4 * THREADS
 #: Parts of a share of which each thread notes its greatest number, beside what no step reached.
 CELLS = 8
-#: What a thread that saw no number has for its greatest.
-LOWEST = np.float32(-3.4028234e38)
 _INF = np.float32(np.inf)
 _BUFFER, _CHOSEN = 2048, 512
 

@@ -9,6 +9,7 @@ the arrays, or to the default one.
 from __future__ import annotations
 
 import ctypes
+import re
 import struct
 import threading
 from types import TracebackType
@@ -264,11 +265,15 @@ def target() -> tuple[int, int]:
     return place().capability
 
 
+_TARGET = re.compile(r"^\.target\s+(\w+)", re.MULTILINE)
+
+
 def assemble(ptx: str, cc: tuple[int, int]) -> bytes:
     """The cubin of PTX: by nvJitLink, which needs no GPU, or where it is missing by the driver."""
     if not shim.has_linker():
         device()
-    options = core.LinkerOptions(arch=f"sm_{cc[0]}{cc[1]}")
+    named = _TARGET.search(ptx)  # sm_90a, where there is what only that has
+    options = core.LinkerOptions(arch=named[1] if named else f"sm_{cc[0]}{cc[1]}")
     linker = core.Linker(core.ObjectCode.from_ptx(ptx.encode()), options=options)
     return bytes(linker.link("cubin").code)
 

@@ -289,6 +289,18 @@ def copy_wait(typingctx: Any, groups: Any) -> Any:
 
 
 @intrinsic
+def fetch_ahead(typingctx: Any, memory: Any, at: Any) -> Any:
+    """Start bringing what is there to the second-level cache."""
+    sig, code = _asm("prefetch.global.L2 [$0];", "", "l", True)
+
+    def codegen(context: Any, builder: Any, outer: Any, args: Any) -> Any:
+        address = builder.gep(args[0], [args[1]])
+        return code(context, builder, sig, [builder.ptrtoint(address, _LLVM["l"])])
+
+    return signature(types.void, memory, types.int64), codegen
+
+
+@intrinsic
 def cluster_arrive(typingctx: Any) -> Any:
     """Say to the blocks of this cluster that this thread has come here."""
     return _asm("barrier.cluster.arrive.release;", "", "", True)
@@ -366,3 +378,21 @@ def mma_int8(
 ) -> Any:
     """A 16x8 tile and the product of 16x32 with 32x8, int8 into int32."""
     return _asm(_mma("m16n8k32", "s32.s8.s8.s32"), "rrrr", "rrrrrrrrrr", False)
+
+
+@intrinsic
+def mma_tf32(
+    typingctx: Any,
+    a0: Any,
+    a1: Any,
+    a2: Any,
+    a3: Any,
+    b0: Any,
+    b1: Any,
+    c0: Any,
+    c1: Any,
+    c2: Any,
+    c3: Any,
+) -> Any:
+    """A 16x8 tile and the product of 16x8 with 8x8, float32 of which 10 bits of fraction count."""
+    return _asm(_mma("m16n8k8", "f32.tf32.tf32.f32"), "ffff", "rrrrrrffff", False)

@@ -17,6 +17,7 @@ WITHOUT_TWIN = (
     "load_matrix4",
     "mma_bf16",
     "mma_int8",
+    "mma_tf32",
     "shared_address",
 )
 _from: Any
@@ -34,6 +35,7 @@ load2, load4, store4 = _from.load2, _from.load4, _from.store4
 count_up, pointer_at = _from.count_up, _from.pointer_at
 # Copies to shared memory that go on while the block works
 copy_async4, copy_commit, copy_wait = _from.copy_async4, _from.copy_commit, _from.copy_wait
+fetch_ahead = _from.fetch_ahead
 # Arithmetic
 dp4a, from_f16 = _from.dp4a, _from.from_f16
 exp2_fast, reciprocal, multiply_add = _from.exp2_fast, _from.reciprocal, _from.multiply_add
@@ -51,4 +53,5 @@ copy_async16_if: Any = getattr(_from, "copy_async16_if", None)
 load_matrix4: Any = getattr(_from, "load_matrix4", None)
 mma_bf16: Any = getattr(_from, "mma_bf16", None)
 mma_int8: Any = getattr(_from, "mma_int8", None)
+mma_tf32: Any = getattr(_from, "mma_tf32", None)
 shared_address: Any = getattr(_from, "shared_address", None)

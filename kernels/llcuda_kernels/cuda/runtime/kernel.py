@@ -33,7 +33,8 @@ class Kernel:
     bounds: the most threads a block, or (threads, blocks a multiprocessor at least). least: the
     first compute capability that has its instructions. twin: whether the simulator can run it.
     shared: the bytes of shared memory that it declares, which a launch's own are added to.
-    cluster: how many neighbouring blocks see each other's shared memory (from 9.0 on).
+    cluster: how many neighbouring blocks see each other's shared memory (from 9.0 on). exact: it
+    has instructions of `least` that no other architecture knows (the target ``sm_90a``).
     """
 
     def __init__(
@@ -46,13 +47,18 @@ class Kernel:
         twin: bool,
         shared: int,
         cluster: int,
+        exact: bool = False,
     ) -> None:
         self.name, self.function, self.signature = name, function, signature
         self.bounds, self.least, self.twin, self.shared = bounds, least, twin, shared
-        self.cluster = cluster
+        self.cluster, self.exact = cluster, exact
         self._loaded: dict[Any, Any] = {}  # by the context that it is loaded in
         self._configs: dict[Any, Any] = {}
         self._lock = threading.Lock()
+
+    def runs_on(self, cc: tuple[int, int]) -> bool:
+        """Whether a GPU of this compute capability has the instructions."""
+        return cc == self.least if self.exact else cc >= self.least
 
     def ptx(self, cc: tuple[int, int]) -> str:
         """The PTX for a compute capability.
@@ -67,6 +73,9 @@ class Kernel:
             entry = text.index("{", text.index(".entry"))
             cluster = f".explicitcluster\n.reqnctapercluster {self.cluster}, 1, 1\n"
             text = text[:entry] + cluster + text[entry:]
+        if self.exact:
+            target = f".target sm_{cc[0]}{cc[1]}"
+            text = text.replace(target, f"{target}a", 1)
         return text
 
     def fits(self, dynamic: int) -> bool:
@@ -141,11 +150,12 @@ def kernel(
     twin: bool = True,
     shared: int = 0,
     cluster: int = 1,
+    exact: bool = False,
 ) -> Callable[[Callable[..., None]], Kernel]:
     """Make a kernel of a function, and register it."""
 
     def make(function: Callable[..., None]) -> Kernel:
-        made = Kernel(name, function, list(signature), bounds, least, twin, shared, cluster)
+        made = Kernel(name, function, list(signature), bounds, least, twin, shared, cluster, exact)
         REGISTRY[name] = made
         return made
 

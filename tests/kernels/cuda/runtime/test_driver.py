@@ -138,3 +138,30 @@ def test_ptx_that_no_linker_takes_is_left_to_the_driver(
         fresh.spin.launch(3, 256, 1, 2, 5, 7)
     assert fresh.asked == [(9, 0), (9, 0)]
     assert fresh.launched[0][0].code.data == PTX.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [("spin", "sm_90"), ("matmul_bf16_16_rows_wgmma", "sm_90a")]
+)
+def test_code_is_assembled_for_the_target_of_its_ptx(
+    name: str, target: str, driver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sm_90a` where a kernel has what only that architecture knows, and only there."""
+    from llcuda_kernels.cuda.runtime import shim
+
+    asked: list[str] = []
+
+    def options(arch: str) -> None:
+        asked.append(arch)
+
+    linked = SimpleNamespace(link=lambda kind: SimpleNamespace(code=kind.encode()))
+    monkeypatch.setattr(driver.core, "LinkerOptions", options, raising=False)
+    monkeypatch.setattr(driver.core, "Linker", lambda code, options: linked, raising=False)
+    monkeypatch.setattr(shim, "has_linker", lambda: True)
+    kernel = kernels()[name]
+    monkeypatch.setattr(shim, "ptx", lambda *_: PTX.replace("8.0\n", "8.0\n.target sm_90\n"))
+    assert driver.assemble(kernel.ptx((9, 0)), (9, 0)) == b"cubin"
+    assert asked == [target]
+    assert kernel.runs_on((9, 0))
+    assert kernel.runs_on((10, 0)) == (target == "sm_90")
+    assert not kernel.runs_on((4, 0))

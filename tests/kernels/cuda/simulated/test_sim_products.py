@@ -9,7 +9,13 @@ import pytest
 
 from llcuda_kernels import from_bf16, reference, to_bf16
 from llcuda_kernels.cuda import matmul, products, synthetic_load, tensor_matmul
-from llcuda_kernels.cuda.gemm import few_rows, library, tensor_few_rows
+from llcuda_kernels.cuda.gemm import (
+    few_rows,
+    library,
+    tensor_few_rows,
+    warpgroup_few_rows,
+    warpgroup_matmul,
+)
 from llcuda_kernels.cuda.runtime.array import empty, to_device
 from llcuda_kernels.cuda.weights import blocks
 from llcuda_kernels.cuda.weights import int4 as weights
@@ -101,10 +107,10 @@ def test_many_rows_go_to_the_library_unless_ours_are_asked_for(
     def multiply(x: Any, y: Any, to: Any, *, transposed: bool) -> None:
         called.append((x.shape, y.shape, to.shape, transposed))
 
-    for module, name in ((few_rows, "launch"), (tensor_few_rows, "launch")):
-        monkeypatch.setattr(module, name, lambda *args: None)
+    ours: Any = (few_rows, tensor_few_rows, tensor_matmul, warpgroup_few_rows, warpgroup_matmul)
+    for module in ours:
+        monkeypatch.setattr(module, "launch", lambda *args: None)
     monkeypatch.setattr(matmul, "float32", lambda *args: None)
-    monkeypatch.setattr(tensor_matmul, "launch", lambda *args: None)
     monkeypatch.setattr(library, "takes", lambda x, to: True)
     monkeypatch.setattr(library, "multiply", multiply)
     monkeypatch.setattr(products, "_capability", lambda: (9, 0))
@@ -128,6 +134,29 @@ def test_many_rows_go_to_the_library_unless_ours_are_asked_for(
     for rows in (most + 1, 65):
         run(rows, "auto")
         assert called.pop() == ((rows, 4), (4, 3) if floats else (3, 4), (rows, 3), not floats)
+
+
+@pytest.mark.parametrize(
+    ("capability", "few", "many"),
+    [
+        ((8, 0), tensor_few_rows, tensor_matmul),
+        ((9, 0), warpgroup_few_rows, warpgroup_matmul),  # the only one that knows wgmma
+        ((10, 0), tensor_few_rows, tensor_matmul),
+    ],
+)
+@pytest.mark.parametrize("rows", [64, 65])
+def test_which_kernels_multiply_on_which_tensor_cores(
+    rows: int, capability: tuple[int, int], few: Any, many: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[Any] = []
+    ours: Any = (tensor_few_rows, tensor_matmul, warpgroup_few_rows, warpgroup_matmul)
+    for module in ours:
+        monkeypatch.setattr(module, "launch", lambda *args, m=module: called.append((m, args[0])))
+    monkeypatch.setattr(products, "_capability", lambda: capability)
+    products.matmul_int8(np.ones((rows, 5), np.int8), np.ones((3, 5), np.int8), "mma")
+    products.matmul_bf16(np.ones((rows, 5), np.uint16), np.ones((3, 5), np.uint16), "mma")
+    module = few if rows == 64 else many
+    assert called == [(module, module.INT8), (module, module.BF16)]
 
 
 @pytest.mark.parametrize(("width", "whole"), [(8, 8), (5, 8), (9, 16), (16, 16)])

@@ -7,10 +7,11 @@ import pytest
 
 from llcuda_kernels import reference
 from llcuda_kernels.cpu import quantize
-from llcuda_kernels.cuda import search
-from llcuda_kernels.cuda.primitives.nearest import scan
+from llcuda_kernels.cuda import norms, search
+from llcuda_kernels.cuda.primitives.nearest import coarse, scan
 from llcuda_kernels.cuda.primitives.nearest.block_topk import SMALL_K
-from llcuda_kernels.cuda.runtime.array import empty, to_device
+from llcuda_kernels.cuda.primitives.nearest.segments import Rows
+from llcuda_kernels.cuda.runtime.array import DeviceArray, empty, to_device
 from tests.support.kernels.cases import assert_close, assert_topk, normal, odd_rows
 
 
@@ -134,3 +135,40 @@ def test_inverse_norms() -> None:
     wide = normal((3, 300), 9) * np.array([[1e-30], [1.0], [1e30]], np.float32)
     assert_close(search.inverse_norms(wide), quantize.inverse_norms(wide), rtol=1e-6)
     assert empty((0,), np.float32).nbytes == 0
+
+
+def test_rows_that_were_noted_are_scored_exactly() -> None:
+    """After a coarse scan: those that reach the limit are kept, wherever they lie."""
+    v, q = normal((70, 12), 1), normal((3, 12), 2)
+    q /= np.linalg.norm(q, axis=1, keepdims=True)
+    v[7], v[9] = 0, v[9] * np.float32(1e-39)
+    scores = reference.search.cosine_scores(q, v)
+    limits = np.sort(scores, axis=1)[:, ::-1][:, :5].astype(np.float32) - np.float32(1e-5)
+    noted = np.stack([np.random.default_rng(i).permutation(70) for i in range(3)]).astype(np.int32)
+    rows = Rows.of(to_device(v), norms.inverse_norms_float32(to_device(v)))
+    keys, counts = empty((3, 80), np.int64), to_device(np.zeros(3, np.int32))
+    coarse.look_again(
+        to_device(q), to_device(np.ones(3, np.float32)), rows, 5, to_device(limits),
+        to_device(noted), to_device(np.array([70, 40, 71], np.int32)), keys, counts,
+    )  # fmt: skip
+    found = counts.copy_to_host()
+    for i, there in ((0, 70), (1, 40)):
+        want = [r for r in noted[i, :there] if scores[i, r] >= limits[i, 4]]
+        assert found[i] == len(want)
+        got = [2**31 - 1 - (int(key) & (2**31 - 1)) for key in keys.copy_to_host()[i, : found[i]]]
+        assert sorted(got) == sorted(want)
+    assert found[2] > 80  # more were noted than there was room for: none is known
+
+
+def test_a_coarse_scan_is_for_several_queries_of_floats_that_fit() -> None:
+    def takes(words: int, count: int, kind: type = np.float32) -> bool:
+        width = words if kind is np.float32 else 4 * words
+        row = DeviceArray(None, (1, width), kind, None)
+        return coarse.takes(Rows(row, row, 1, 1, None), count)
+
+    assert takes(768, 2)
+    assert takes(1536, 33)
+    assert not takes(768, 1)
+    assert not takes(768, 2, np.int8)
+    assert not takes(772, 2)
+    assert not takes(1552, 2)

@@ -121,3 +121,35 @@ def test_tokens_are_drawn_as_on_the_cpu(
     )  # fmt: skip
     np.testing.assert_array_equal(tokens, want.tokens)
     np.testing.assert_allclose(statistics[3], want.statistics.surprisal, rtol=1e-5, atol=1e-5)
+
+
+#: k up to 24 is found by what the lanes saw, and above it by the cells; 600 and 4,700 are of whole
+#: vectors, with a cell a step, and two.
+@pytest.mark.parametrize(
+    ("length", "k"),
+    [
+        *[(0, 2), (1, 0), (40, 3), (600, 20), (1033, 5), (1033, 30)],
+        *(pytest.param(4700, k, marks=pytest.mark.slow) for k in (0, 20, 60)),
+    ],
+)
+def test_rows_of_a_warp_each(length: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_by_warps", lambda rows, n, k: True)
+    chosen = np.array([-1, length - 1, 0]) if length else np.full(3, -1)
+    check(normal((3, length), length) * 3, chosen, k)
+
+
+@pytest.mark.parametrize("k", [5, pytest.param(30, marks=pytest.mark.slow)])
+def test_odd_rows_of_a_warp_each(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_by_warps", lambda rows, n, k: True)
+    check(odd_rows(37), None, k)
+    # more that are equal than a list holds
+    check(np.concatenate([np.zeros((1, 600)), odd_rows(600)[7:10]]).astype(np.float32), None, k)
+
+
+def test_many_short_rows_are_of_a_warp_each_where_their_cells_can_tell() -> None:
+    assert tokens._by_warps(16, 4000, 20)
+    assert tokens._by_warps(16, 8192, 128)
+    assert not tokens._by_warps(15, 4000, 20)
+    assert not tokens._by_warps(16, tokens.SHORT + 1, 20)
+    assert not tokens._by_warps(16, 600, 25)
+    assert not tokens._by_warps(16, 8192, 129)

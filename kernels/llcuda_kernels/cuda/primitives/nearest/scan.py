@@ -32,6 +32,8 @@ from llcuda_kernels.cuda.runtime.intrinsics import count_up, lane, load4, mma_in
 from llcuda_kernels.cuda.runtime.kernel import Kernel, divide_up, kernel
 from llcuda_kernels.cuda.runtime.shim import F32, I32, I64, cuda, device, pointer
 
+from . import coarse
+from .coarse import TOGETHER, stride_of
 from .row_kinds import CODES, DP4A, FLOATS, RowKind
 from .segments import Rows, enter, norms_of, rows_of
 
@@ -40,8 +42,6 @@ THREADS = 256
 LEAST_ROWS = 1 << 18 if not shim.SIMULATED else 1 << 10
 #: Keys a list holds, for each of the k.
 ROOM = 2048
-#: Queries of one pass on tensor cores.
-TOGETHER = 32
 _ABOUT = 2 * TOGETHER
 #: Queries of one pass over floats.
 FLOATS_TOGETHER = 16
@@ -307,11 +307,6 @@ def fits(rows: Rows, count: int) -> bool:
     return (_codes if rows.whole else _floats).fits(4 * rows.words)
 
 
-def _stride(words: int) -> int:
-    """Words from one query to the next in shared memory, so that they lie in different banks."""
-    return words + (16 if words % 32 == 0 else 32)
-
-
 @dataclass(frozen=True)
 class _Way:
     """A kernel, the queries of a pass, its shared memory, and the blocks that run at once."""
@@ -326,7 +321,7 @@ def _way(rows: Rows, count: int) -> _Way:
     words = rows.words
     if rows.whole:
         one = _Way(_codes, 1, 4 * words, 4)
-        many = _Way(_scan_together, TOGETHER, 4 * TOGETHER * _stride(words), 2)
+        many = _Way(_scan_together, TOGETHER, 4 * TOGETHER * stride_of(words), 2)
         can = not shim.SIMULATED and words % 16 == 0 and _capability() >= (8, 0)
     else:
         one = _Way(_floats, 1, 4 * words, 3)
@@ -369,13 +364,16 @@ def run(
     keys, counts = empty((count, room), np.int64), filled((count,), np.int32, 0)
     way = _way(rows, count)
     first, inverse = rows.addresses()
+    if coarse.takes(rows, count) and not shim.SIMULATED and _capability() >= (8, 0):
+        coarse.run(queries, inverse_q, rows, k, limits, keys, counts, _multiprocessors())
+        return Passed(keys, counts, room)
     given = queries.view(np.int32, (count, words)) if rows.whole else queries
     step = 256 if way.kernel is _scan_together else 128
     blocks = max(1, min(way.blocks * _multiprocessors(), divide_up(total, step)))
     for q in range(0, count, way.together):
         where = at(given, q * words), at(inverse_q, q), first, inverse, at(limits, q * k)
         now = () if way.together == 1 else (min(way.together, count - q),)
-        size = (words, _stride(words)) if way.kernel is _scan_together else (words,)
+        size = (words, stride_of(words)) if way.kernel is _scan_together else (words,)
         way.kernel.launch(
             blocks, THREADS, *where, *now, total, rows.end, rows.table, *size, k,
             at(keys, q * room), room, at(counts, q), shared=way.shared,
