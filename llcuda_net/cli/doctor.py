@@ -7,13 +7,14 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llcuda_net.cli.common import Exit, Parser, fail, run_command
 from llcuda_net.cli.progress import StatusLine
+from llcuda_net.cli.tables import fields
 from llcuda_net.util.terminal import echo, one_line, paint
 
 if TYPE_CHECKING:
@@ -240,8 +241,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
         ("GPU", _gpu_line(facts["gpu"])),
         ("kernels", _kept_line(facts["compiled_kernels"])),
     ]
-    for name, text in rows:
-        echo(f"{name:<10} {text}")
+    _print_fields(rows)
     sys.stdout.flush()
 
 
@@ -263,14 +263,19 @@ def _extra_lines(extras: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _print_engines(found: dict[str, Any]) -> None:
-    for number, one in enumerate(found["engines"]):
-        echo(f"{'' if number else 'engines':<10} {_engine_line(one)}")
+    said = [_engine_line(one) for one in found["engines"]]
     gpus = found["gpus"]
     if gpus["nvidia"]:
         hidden = ", hidden by CUDA_VISIBLE_DEVICES" if gpus["hidden"] else ""
-        echo(f"{'':<10} for them: {', '.join(gpus['nvidia'])}{hidden}")
+        said.append(f"for them: {', '.join(gpus['nvidia'])}{hidden}")
     if found["advice"]:
-        echo(f"{'':<10} no engine uses that: {found['advice']}")
+        said.append(f"no engine uses that: {found['advice']}")
+    _print_fields([("" if number else "engines", text) for number, text in enumerate(said)])
+
+
+def _print_fields(rows: Iterable[tuple[str, str]]) -> None:
+    for line in fields(rows, "", least=len("processor")):
+        echo(line)
     sys.stdout.flush()
 
 
@@ -343,13 +348,15 @@ def _check(backend: str, seed: int | None, *, as_json: bool) -> int:
         where = {"cpu": "the CPU", "cuda": "the GPU"}[backend]
         echo(f"\nkernels on {where}, each against its float64 reference:", flush=True)
     wrong = 0
+    names = list(selfcheck.names())
+    wide = max(map(len, names), default=0)
     with StatusLine(wanted=not as_json) as status:
-        for name in selfcheck.names():
+        for name in names:
             status.show(f"  ...  {name}")
             outcome = selfcheck.run(name, backend, seed)  # type: ignore[arg-type]
             status.erase()
             wrong += not outcome.passed
-            echo(_json(outcome) if as_json else _line(outcome), flush=True, styled=True)
+            echo(_json(outcome) if as_json else _line(outcome, wide), flush=True, styled=True)
     return wrong
 
 
@@ -364,13 +371,13 @@ def _json(outcome: Outcome) -> str:
     return json.dumps(found)
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: Outcome, wide: int) -> str:
     if outcome.passed:
         mark = paint("ok   ", "32", sys.stdout)
-        return f"  {mark} {outcome.name:<22} {_error(outcome):<38} {outcome.seconds:6.2f} s"
+        return f"  {mark} {outcome.name:<{wide}}  {_error(outcome):<38} {outcome.seconds:6.2f} s"
     mark = paint("WRONG", "31", sys.stdout)
     measured = "" if outcome.error is None else f": {_error(outcome)}"
-    return f"  {mark} {outcome.name:<22} {one_line(outcome.reason)}{measured}"
+    return f"  {mark} {outcome.name:<{wide}}  {one_line(outcome.reason)}{measured}"
 
 
 def _error(outcome: Outcome) -> str:

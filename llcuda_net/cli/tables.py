@@ -11,16 +11,20 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import TextIO
 
 from llcuda_net.util.terminal import is_terminal, one_line, paint
 
 #: Rows from which the widths of the columns are taken; later rows are fitted to them.
 _FIRST = 1000
+#: What a column of text has at least, where a terminal is too narrow.
+_NARROWEST = 8
+_BEHIND_FIRST = frozenset(range(1, 1000))
 
 
-def columns() -> int | None:
-    """How wide the terminal on stdout is; None where there is none."""
-    if not is_terminal(sys.stdout):
+def columns(file: TextIO | None = None) -> int | None:
+    """How wide the terminal on stdout, or on another stream, is; None where there is none."""
+    if not is_terminal(sys.stdout if file is None else file):
         return None
     return max(40, shutil.get_terminal_size().columns)
 
@@ -48,36 +52,100 @@ def fit(text: str, room: int) -> str:
 
 
 def table(
-    heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset()
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: frozenset[int] = frozenset(),
+    file: TextIO | None = None,
 ) -> Iterator[str]:
-    """The lines of a table, each cell on one line; the last column is cut to fit the terminal.
+    """The lines of a table, each cell on one line, in the columns that the first rows need.
+
+    A program that reads them gets every cell whole. On a terminal that is too narrow, columns of
+    text become narrower, the last one first; the first column, which names the row, and numbers
+    stay whole as long as there is room.
 
     Args:
         right: the columns that are aligned to the right.
+        file: where they are printed; None: on stdout.
     """
+    out = sys.stdout if file is None else file
     source = iter(rows)
     first = [[one_line(cell) for cell in row] for row in islice(source, _FIRST)]
     widths = [max(width(row[i]) for row in [list(heads), *first]) for i in range(len(heads))]
-    room = columns()
+    room = columns(out)
+    if room is not None:
+        widths = narrowed(widths, heads, right, room)
 
     def line(row: Sequence[str]) -> str:
         cells = []
         for number, (cell, wide) in enumerate(zip(row, widths, strict=True)):
-            text = fit(cell, wide)
-            space = " " * (wide - width(text))
+            text = cell if room is None else fit(cell, wide)
+            space = " " * max(0, wide - width(text))
             cells.append(space + text if number in right else text + space)
         whole = "  ".join(cells).rstrip()
         return whole if room is None else fit(whole, room)
 
-    yield paint(line(heads), "1", sys.stdout)
+    yield paint(line(heads), "1", out)
     yield from map(line, first)
     for row in source:
         yield line([one_line(cell) for cell in row])
 
 
-def fields(pairs: Iterable[tuple[str, str]], indent: str = "  ") -> Iterator[str]:
-    """Lines of names and values, the values one below the other."""
+def narrowed(
+    widths: Sequence[int], heads: Sequence[str], right: frozenset[int], room: int
+) -> list[int]:
+    """Widths of columns with which a row fits, if columns of text can give so much.
+
+    Args:
+        right: the columns of numbers, which stay as they are.
+        room: columns of the terminal.
+    """
+    found = list(widths)
+    over = sum(found) + 2 * (len(found) - 1) - room
+    for number in reversed(range(1, len(found))):
+        if over > 0 and number not in right:
+            least = max(width(heads[number]), _NARROWEST)
+            given = min(over, max(0, found[number] - least))
+            found[number] -= given
+            over -= given
+    return found
+
+
+def figures(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO | None = None
+) -> Iterator[str]:
+    """The lines of a table of numbers, below each other's names in the first column.
+
+    Where a terminal is too narrow for all columns, they are in several tables, one below the other,
+    so that no number is cut.
+    """
+    if not heads:
+        return
+    room = columns(sys.stdout if file is None else file)
+    widths = [max(width(one_line(row[i])) for row in [heads, *rows]) for i in range(len(heads))]
+    left = [*range(1, len(heads))]
+    while True:
+        some, used = [0], widths[0]
+        while left and (room is None or len(some) == 1 or used + 2 + widths[left[0]] <= room):
+            used += 2 + widths[left[0]]
+            some.append(left.pop(0))
+        part = [[row[i] for i in some] for row in rows]
+        yield from table([heads[i] for i in some], part, right=_BEHIND_FIRST, file=file)
+        if not left:
+            return
+        yield ""
+
+
+def fields(
+    pairs: Iterable[tuple[str, str]], indent: str = "  ", *, least: int = 0
+) -> Iterator[str]:
+    """Lines of names and values, the values one below the other.
+
+    Args:
+        least: columns of the names, at least, so that several lists stand below each other.
+    """
     found = [(one_line(name), one_line(value)) for name, value in pairs]
     wide = max((width(name) for name, _ in found), default=0)
+    wide = max(wide, least)
     for name, value in found:
         yield f"{indent}{name}{' ' * (wide - width(name))}  {value}".rstrip()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from llcuda_net.util.numbers import three_digits
 
 Table = tuple[list[str], list[list[str]]]
+#: Makes the lines of a table, as `grid` does.
+Draw = Callable[[list[str], list[list[str]]], Iterable[str]]
 
 #: How the rates of documents are shown.
 RATES = {

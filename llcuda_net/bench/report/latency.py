@@ -6,7 +6,7 @@ from typing import Any
 
 from llcuda_net.batch.record import DIRECT, GATEWAY
 from llcuda_net.bench.report import workload
-from llcuda_net.bench.report.cells import Table, estimate, grid, server, tokens
+from llcuda_net.bench.report.cells import Draw, Table, estimate, grid, server, tokens
 from llcuda_net.bench.report.parts import energy, objective
 from llcuda_net.bench.statistics.summary import NAMES, parts
 from llcuda_net.util.numbers import three_digits
@@ -21,8 +21,12 @@ COSTS = {
 }
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """The terminal's table."""
+def lines(found: dict[str, Any], draw: Draw = grid) -> list[str]:
+    """The terminal's table.
+
+    Args:
+        draw: makes the lines of a table.
+    """
     out = []
     for path, summary in found["paths"].items():
         about = summary["about"]
@@ -31,7 +35,7 @@ def lines(found: dict[str, Any]) -> list[str]:
             *filter(None, [tokens(about)]),
             f"{found['schedule']}; {counts(summary)}",
             "",
-            *grid(*table("ms (95 % interval)", summary)),
+            *draw(*table("ms (95 % interval)", summary)),
             *reasons(summary),
             "",
         ]
@@ -54,7 +58,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     out += objective.lines(level and level["bounds"], level)
     out += [*workload.lines(found), client(found)]
     took = found.get("energy")
-    return [*out, *energy.lines(took, "energy", [("all requests", took and took["figures"])])]
+    return [*out, *energy.lines(took, "energy", [("all requests", took and took["figures"])], draw)]
 
 
 def first(found: dict[str, Any]) -> dict[str, Any]:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from llcuda_net.bench.report.cells import RATES, Table, estimate, grid, rate_of, tokens
+from llcuda_net.bench.report.cells import RATES, Draw, Table, estimate, grid, rate_of, tokens
 from llcuda_net.bench.report.parts import energy, objective
 from llcuda_net.util.numbers import probability, three_digits
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """The terminal's table."""
+def lines(found: dict[str, Any], draw: Draw = grid) -> list[str]:
+    """The terminal's table.
+
+    Args:
+        draw: makes the lines of a table.
+    """
     library = found["rows"][-1]["library"]
     out = [
         f"{measured(found)}; {library or 'no MPI: one rank'}",
         f"{found['settings']['mode']} scaling over {found['over']}",
         "",
-        *grid(*table(found)),
+        *draw(*table(found)),
     ]
     laws = fits(found)
     if laws:
-        out += ["", *grid(*laws)]
+        out += ["", *draw(*laws)]
     out += ["", *notes(found)]
     slo = found["settings"].get("slo")
     for row in found["rows"] if slo else []:
@@ -28,7 +32,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         many = found["over"] if row["size"] > 1 else found["over"].removesuffix("s")
         out += [f"{row['size']} {many}: {line}" for line in level]
     took = [(str(row["size"]), row["energy"]) for row in found["rows"]]
-    out += energy.lines(found.get("energy"), found["over"], took)
+    out += energy.lines(found.get("energy"), found["over"], took, draw)
     costs = found["rows"][-1]["mpi"]
     if costs:
         named = [f"{name} {three_digits(value)} us" for name, value in costs.items()]

@@ -5,27 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.bench.report import workload
-from llcuda_net.bench.report.cells import Table, estimate, grid, server, tokens
+from llcuda_net.bench.report.cells import Draw, Table, estimate, grid, server, tokens
 from llcuda_net.bench.report.parts import energy
 from llcuda_net.util.numbers import plain, three_digits
 
 Row = dict[str, Any]
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """The terminal's tables."""
+def lines(found: dict[str, Any], draw: Draw = grid) -> list[str]:
+    """The terminal's tables.
+
+    Args:
+        draw: makes the lines of a table.
+    """
     about = found["about"]
     out = [
         f"{about['address']} ({server(about)})",
         *filter(None, [tokens(about)]),
         "",
-        *grid(*table(found, "concurrency")),
+        *draw(*table(found, "concurrency")),
         "",
         knee(found),
     ]
     if found["rates"]:
-        out += ["", *grid(*table(found, "rates")), "", saturation(found)]
-    out += energy.lines(found.get("energy"), "load", loads(found))
+        out += ["", *draw(*table(found, "rates")), "", saturation(found)]
+    out += energy.lines(found.get("energy"), "load", loads(found), draw)
     if found["post"]:
         out += ["", f"every answer was followed by work: {found['post']}"]
     sent = workload.lines(found)

@@ -217,13 +217,17 @@ def lines(changes: Sequence[Change], hindered: Sequence[str]) -> list[str]:
     out = [f"cannot compare: {reason}" for reason in hindered]
     if not changes:
         out.append("cannot tell: the two runs have no figure in common")
-    for change in changes:
+    figures = [(plain(change.old, 4), plain(change.new, 4)) for change in changes]
+    verdicts = len(CANNOT_TELL)  # the longest of them
+    names = max((len(change.figure) for change in changes), default=0)
+    olds = max((len(old) for old, _ in figures), default=0)
+    news = max((len(new) for _, new in figures), default=0)
+    for change, (old, new) in zip(changes, figures, strict=True):
         r = change.relative
         interval = "" if r.low is None or r.high is None else f" ({r.low:+.1%} to {r.high:+.1%})"
         why = f"  {change.why}" if change.why else ""
-        old, new = plain(change.old, 4), plain(change.new, 4)
         out.append(
-            f"{change.verdict:11}  {change.figure:22} {old:>10} -> {new:<10}"
-            f" {r.value:+.1%}{interval}{why}"
+            f"{change.verdict:{verdicts}}  {change.figure:{names}}  {old:>{olds}} -> {new:<{news}}"
+            f"  {r.value:+.1%}{interval}{why}"
         )
     return out

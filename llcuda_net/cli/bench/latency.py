@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from llcuda_net.cli.bench import options
 from llcuda_net.cli.bench.interrupt import caution, measured
-from llcuda_net.cli.bench.tool import Tool, command, finish, help_by_topic, need_extra
+from llcuda_net.cli.bench.tool import Tool, command, drawing, finish, help_by_topic, need_extra
 from llcuda_net.cli.common import Exit, Parser, fail, run_command
 
 _DESCRIPTION = """\
@@ -174,7 +174,7 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
 
     before = [] if bench.rehearsal is None else [bench.rehearsal]
     parts = [*parts_of("rehearsal", None, before), *parts_of("run", None, bench.runs)]
-    code = finish(found, latency.lines(found), page, args, old, parts)
+    code = finish(found, latency.lines(found, drawing(args)), page, args, old, parts)
     return code if whole else Exit.INTERRUPTED
 
 

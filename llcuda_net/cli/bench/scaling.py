@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llcuda_net.cli.bench import options, searching
 from llcuda_net.cli.bench.interrupt import caution, measured
 from llcuda_net.cli.bench.searching import Swept
-from llcuda_net.cli.bench.tool import Tool, command, finish, help_by_topic, need_extra
+from llcuda_net.cli.bench.tool import Tool, command, drawing, finish, help_by_topic, need_extra
 from llcuda_net.cli.common import Exit, Parser, fail, run_command
 from llcuda_net.util.numbers import plain
 
@@ -158,7 +158,7 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool, parser: Parser) 
 
         return page(found)
 
-    code = finish(found, scaling.lines(found), page, args, old)
+    code = finish(found, scaling.lines(found, drawing(args)), page, args, old)
     return code if whole else Exit.INTERRUPTED
 
 

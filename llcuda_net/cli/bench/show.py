@@ -11,6 +11,7 @@ from typing import Any
 
 from llcuda_net.cli.bench.tool import Tool, need_extra, tell
 from llcuda_net.cli.common import Exit, Parser, fail, run_command
+from llcuda_net.cli.tables import figures
 from llcuda_net.util.terminal import echo
 
 PROG = "llcuda bench show"
@@ -77,8 +78,10 @@ def _run(args: argparse.Namespace) -> int:
         for number, (path, each) in enumerate(zip(args.files, found, strict=True)):
             if number:
                 echo("")
-            for line in [*about(str(path), each), "", *table(each)]:
+            for line in [*about(str(path), each), ""]:
                 echo(line)
+            for line in table(each):
+                echo(line, styled=True)
             tell(each)
     return Exit.OK
 
@@ -108,7 +111,7 @@ def table(found: dict[str, Any]) -> list[str]:
         "throughput": throughput.lines,
         "scaling": scaling.lines,
     }
-    return kinds[found["measurement"]](found)
+    return kinds[found["measurement"]](found, figures)
 
 
 def _page(found: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from llcuda_net.cli.bench import options
 from llcuda_net.cli.bench.interrupt import caution, measured
-from llcuda_net.cli.bench.tool import Tool, command, finish, help_by_topic, need_extra
+from llcuda_net.cli.bench.tool import Tool, command, drawing, finish, help_by_topic, need_extra
 from llcuda_net.cli.common import Exit, Parser, run_command
 
 _DESCRIPTION = """\
@@ -156,7 +156,7 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
         for step in steps
         for part in parts_of(kind, step.load, step.runs)
     ]
-    code = finish(found, throughput.lines(found), page, args, old, parts)
+    code = finish(found, throughput.lines(found, drawing(args)), page, args, old, parts)
     return code if whole else Exit.INTERRUPTED
 
 

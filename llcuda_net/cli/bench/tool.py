@@ -6,16 +6,19 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from llcuda_net.cli.common import Exit, Parser, fail
 from llcuda_net.cli.help_topics import by_topic
+from llcuda_net.cli.tables import figures
 from llcuda_net.util.terminal import echo, paint
 
 if TYPE_CHECKING:
     from llcuda_net.bench.record.requests import Part
+    from llcuda_net.bench.report.cells import Draw
 
 #: What the extra `bench` brings, of which nothing works without.
 _EXTRA = ("hdrh", "scipy", "matplotlib", "jinja2")
@@ -55,6 +58,15 @@ def need_extra() -> None:
         fail(f"measuring needs {', '.join(missing)}: pip install 'llcuda-net[bench]'")
 
 
+def drawing(args: argparse.Namespace) -> Draw:
+    """What makes the tables: for standard error, where --json has the output."""
+    return partial(figures, file=_out(args))
+
+
+def _out(args: argparse.Namespace) -> TextIO:
+    return sys.stderr if str(getattr(args, "json", None)) == "-" else sys.stdout
+
+
 def finish(
     found: dict[str, Any],
     lines: Sequence[str],
@@ -76,10 +88,10 @@ def finish(
     from llcuda_net.bench.record.differences import obstacles
     from llcuda_net.bench.statistics import compare
 
-    out = sys.stderr if str(args.json) == "-" else sys.stdout
+    out = _out(args)
     changes: list[compare.Change] = []
     for line in lines:
-        echo(line, file=out)
+        echo(line, file=out, styled=True)
     if old is not None:
         hindered = obstacles(old, found)
         changes = compare.compare(old["repetitions"], found["repetitions"], hindered)

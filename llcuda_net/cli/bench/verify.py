@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ examples:
   llcuda bench verify new.json
   llcuda bench verify mine.json yours.json
   llcuda bench verify --within 5 monday.json tuesday.json
+  llcuda bench verify --json new.json        # ok: true, false, or null where it was not looked at
 
 A figure agrees where the 95 % interval of the ratio lies within the margin. It differs where that
 is not so and the difference is sure (Holm). Else it cannot be told: repeat more often.
@@ -50,6 +52,7 @@ def make_parser(tool: Tool | None = None) -> Parser:
         help="figures agree where they are surely no further apart (10)",
     )
     out.add_argument("--alone", action="store_true", help="do not say whether they agree")
+    out.add_argument("--json", action="store_true", help="one JSON object per thing looked at")
     return out
 
 
@@ -75,25 +78,30 @@ def _run(args: argparse.Namespace) -> int:
     well = True
     usable = []
     for path, each in zip(args.files, found, strict=True):
-        echo(f"{path}:")
         lines = list(_alone(path, each))
         sound = all(good is not False for good, _ in lines)
         usable.append(sound)
         well = well and sound
-        _print(lines)
+        _print([path], lines, as_json=args.json)
     if len(found) > 1 and not args.alone:
         for place, other in enumerate(found[1:], 1):
-            echo(f"{args.files[0]} and {args.files[place]}:")
+            both = [args.files[0], args.files[place]]
             if not (usable[0] and usable[place]):
-                _print([(None, "not compared: one of them is damaged")])
+                skipped = "not compared: one of them is damaged"
+                _print(both, [(None, skipped)], as_json=args.json)
                 continue
             lines = list(_together(found[0], other, args.within / 100))
             well = well and all(good is not False for good, _ in lines)
-            _print(lines)
+            _print(both, lines, as_json=args.json)
     return Exit.OK if well else Exit.REFUSED
 
 
-def _print(lines: list[_Line]) -> None:
+def _print(of: list[Path], lines: list[_Line], *, as_json: bool) -> None:
+    if as_json:
+        for good, text in lines:
+            echo(json.dumps({"of": [str(path) for path in of], "ok": good, "said": text}))
+        return
+    echo(f"{' and '.join(map(str, of))}:")
     words = {True: ("ok", "32"), False: ("no", "31"), None: ("--", "33")}
     for good, text in lines:
         word, colour = words[good]
@@ -163,8 +171,7 @@ def _together(old: dict[str, Any], new: dict[str, Any], within: float) -> Iterat
     if not changes:
         yield None, "they have no figure in common"
     signs = {"agree": True, "differ": False, compare.CANNOT_TELL: None}
-    for change in changes:
-        (line,) = compare.lines([change], [])
+    for change, line in zip(changes, compare.lines(changes, []) if changes else [], strict=True):
         yield signs[change.verdict], line
 
 

@@ -214,7 +214,7 @@ class Chat:
             now = self._arguments.get("model") or self._model
             default = next((str(m.get("name")) for m in found if m.get("default")), None)
             for line in report.model_lines(found, now or default):
-                self._note(line)
+                echo(line, file=sys.stderr, styled=True)
         elif name in self._models:
             self._arguments["model"] = name
             self._note(f"the next question is for {name}")

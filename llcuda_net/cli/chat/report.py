@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from llcuda_net.cli.chat.questions import text_of
 from llcuda_net.cli.chat.talk import LocalTalk, Message, Talk
 from llcuda_net.cli.common import CommandError, nearest
-from llcuda_net.util.terminal import one_line
+from llcuda_net.cli.tables import table
 
 _HEADS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 
 
 def model_lines(models: list[dict[str, Any]], now: str | None) -> list[str]:
-    """The models of a server, the one that is asked with a mark."""
+    """The models of a server, and which is asked."""
     if not models:
         return ["the server has no model now"]
-    wide = max(len(str(one.get("name", ""))) for one in models)
-    lines = []
-    for one in models:
-        name = str(one.get("name", ""))
-        context = f", context {one['context']:,}" if one.get("context") else ""
-        slots = f"{one.get('free', '?')} of {one.get('slots', '?')} slots free"
-        lines.append(one_line(f"{'*' if name == now else ' '} {name:<{wide}}  {slots}{context}"))
-    return lines
+    rows = [
+        (
+            str(one.get("name", "?")),
+            *(str(one.get(key, "?")) for key in ("slots", "free", "context")),
+            "this one" if one.get("name") == now else "",
+        )
+        for one in models
+    ]
+    heads = ("MODEL", "SLOTS", "FREE", "CONTEXT", "ASKED")
+    return [*table(heads, rows, right=frozenset({1, 2, 3}), file=sys.stderr)]
 
 
 def no_model(name: str, names: list[str]) -> str:

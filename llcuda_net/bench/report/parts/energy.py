@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llcuda_net.bench.report import plots
-from llcuda_net.bench.report.cells import Table, estimate, grid
+from llcuda_net.bench.report.cells import Draw, Table, estimate, grid
 from llcuda_net.bench.report.page import Section
 from llcuda_net.util.numbers import plain, three_digits
 
@@ -23,17 +23,18 @@ _NAMES = {
 _COST = "cost_per_million_tokens"
 
 
-def lines(found: dict[str, Any] | None, corner: str, rows: Rows) -> list[str]:
+def lines(found: dict[str, Any] | None, corner: str, rows: Rows, draw: Draw = grid) -> list[str]:
     """For a terminal: what was read, and the table; nothing where nothing was asked.
 
     Args:
         found: the document's `energy`.
         corner: what the rows are called.
+        draw: makes the lines of a table.
     """
     if found is None:
         return []
     shown = table(found, corner, rows)
-    return ["", about(found), *(["", *grid(*shown)] if shown else [])]
+    return ["", about(found), *(["", *draw(*shown)] if shown else [])]
 
 
 def about(found: dict[str, Any]) -> str:

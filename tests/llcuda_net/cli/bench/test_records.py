@@ -184,6 +184,13 @@ def test_whether_two_agree(run: Run) -> None:
     assert code == 1
     assert "no  the old one is of latency, the new one of throughput" in said
     assert run("verify", "--alone", "old.json", "slow.json")[0] == 0
+    code, said = run("verify", "--json", "--within", "30", "old.json", "same.json")
+    assert code == 0
+    found = [json.loads(line) for line in said.splitlines()]
+    assert found[0] == {"of": ["old.json"], "ok": True, "said": "it is as its schema says"}
+    assert found[-1]["of"] == ["old.json", "same.json"]
+    figures = [one["said"] for one in found if one["said"].startswith("agree")]
+    assert len({line.index(" -> ") for line in figures}) == 1  # one below the other
 
 
 def test_what_is_wrong_is_one_line(run: Run, tmp_path: Path) -> None:

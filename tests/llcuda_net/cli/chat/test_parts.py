@@ -215,4 +215,8 @@ def test_how_much_of_the_context_is_left() -> None:
         "the conversation takes 1 token; how many fit is not known"
     ]
     assert report.no_model("c1", ["c12"]).endswith("did you mean c12?")
-    assert [line[0] for line in report.model_lines(models, "b")] == [" ", "*"]
+    assert report.model_lines(models, "b") == [
+        "MODEL  SLOTS  FREE  CONTEXT  ASKED",
+        "a          ?     ?     4096",
+        "b          ?     ?        ?  this one",
+    ]
