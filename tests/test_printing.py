@@ -14,6 +14,7 @@ PRINTERS = {"llcuda_net/util/terminal.py", "llcuda_net/util/logs.py"}
 #: What may take a standard stream: it only looks, or it is the module's.
 MAY_TAKE_A_STREAM = {
     *("is_terminal", "is_clever", "wants_colour", "paint", "echo", "status_line", "isinstance"),
+    "table",  # it looks how wide it is
     "repaint",  # of the module
     "Popen",  # of a child of ours
 }

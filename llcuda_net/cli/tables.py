@@ -19,6 +19,9 @@ from llcuda_net.util.terminal import is_terminal, one_line, paint
 _FIRST = 1000
 #: What a column of text has at least, where a terminal is too narrow.
 _NARROWEST = 8
+#: Columns of a terminal that has room for whole ids, and characters of one on others: the time and
+#: the first random digits of a UUIDv7.
+_WIDE, _ID_BEGINS = 120, 18
 _BEHIND_FIRST = frozenset(range(1, 1000))
 
 
@@ -57,9 +60,11 @@ def table(
     *,
     right: frozenset[int] = frozenset(),
     file: TextIO | None = None,
+    as_written: bool = False,
 ) -> Iterator[str]:
-    """The lines of a table, each cell on one line, in the columns that the first rows need.
+    """The lines of a table, each cell on one line; its heads are in capitals.
 
+    The columns are as wide as the first rows need.
     A program that reads them gets every cell whole. On a terminal that is too narrow, columns of
     text become narrower, the last one first; the first column, which names the row, and numbers
     stay whole as long as there is room.
@@ -67,7 +72,10 @@ def table(
     Args:
         right: the columns that are aligned to the right.
         file: where they are printed; None: on stdout.
+        as_written: the heads are not in capitals: there are units among them.
     """
+    if not as_written:
+        heads = [head.upper() for head in heads]
     out = sys.stdout if file is None else file
     source = iter(rows)
     first = [[one_line(cell) for cell in row] for row in islice(source, _FIRST)]
@@ -89,6 +97,15 @@ def table(
     yield from map(line, first)
     for row in source:
         yield line([one_line(cell) for cell in row])
+
+
+def id_cell(id_: str) -> str:
+    """An id in a table: whole, but for its beginning on a terminal that has no room for more.
+
+    Every command takes the beginning of an id, as long as no other id begins so.
+    """
+    room = columns()
+    return id_ if room is None or room >= _WIDE else id_[:_ID_BEGINS]
 
 
 def narrowed(
@@ -130,7 +147,8 @@ def figures(
             used += 2 + widths[left[0]]
             some.append(left.pop(0))
         part = [[row[i] for i in some] for row in rows]
-        yield from table([heads[i] for i in some], part, right=_BEHIND_FIRST, file=file)
+        some_heads = [heads[i] for i in some]
+        yield from table(some_heads, part, right=_BEHIND_FIRST, file=file, as_written=True)
         if not left:
             return
         yield ""

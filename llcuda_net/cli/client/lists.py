@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from llcuda_net.cli.tables import table
+from llcuda_net.cli.tables import id_cell, table
 from llcuda_net.cli.units import local
 from llcuda_net.client.results import Entry
 from llcuda_net.util.terminal import echo
@@ -41,7 +41,7 @@ def print_entries(entries: list[Entry], *, as_json: bool) -> None:
     heads = ["ID", "WHEN", "STATE", "TOKENS", *(["OWNER"] if owned else []), "MODEL", "PROMPT"]
     rows = [
         [
-            entry.id,
+            id_cell(entry.id),
             local(round(entry.created * 1e9)),
             f"{entry.state}, {entry.position}" if entry.position else entry.state,
             str(entry.tokens),

@@ -10,7 +10,7 @@ from itertools import islice
 from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.json_documents import line, summary
 from llcuda_net.cli.results.command import query_of
-from llcuda_net.cli.tables import table
+from llcuda_net.cli.tables import id_cell, table
 from llcuda_net.cli.units import counted, local
 from llcuda_net.storage.results.interface import (
     DAMAGED,
@@ -22,8 +22,6 @@ from llcuda_net.storage.results.interface import (
 from llcuda_net.storage.words import highlights, marked_parts
 from llcuda_net.util.terminal import echo, is_terminal, one_line, paint, wants_colour
 
-#: Characters of an id that tables show: of a UUIDv7 the time and 12 random bits.
-SHORT = 18
 #: What to do about damaged results.
 NAMED = "`llcuda results verify` names them"
 _HEADS = ("id", "created", "state", "tokens", "model", "prompt")
@@ -83,11 +81,11 @@ def _with(first: Summary, others: Iterable[Summary]) -> Iterator[Summary]:
 
 def _row(found: Summary) -> tuple[str, ...]:
     return (
-        found.id[:SHORT],
+        id_cell(found.id),
         local(found.created),
         found.state,
         f"{found.tokens:,}",
-        found.model[:24],
+        found.model,
         found.preview,
     )
 
@@ -108,7 +106,7 @@ def search_results(arguments: argparse.Namespace, store: Store) -> int:
         return damaged.report()
     for number, hit in enumerate(hits):
         found = hit.summary
-        head = f"{found.id[:SHORT]}  {local(found.created)}  {found.state}  {found.model}"
+        head = f"{id_cell(found.id)}  {local(found.created)}  {found.state}  {found.model}"
         echo(("\n" if number else "") + paint(one_line(head), "2", sys.stdout), styled=True)
         for name, excerpt in (("prompt", hit.prompt), ("text", hit.text)):
             if excerpt:

@@ -16,7 +16,7 @@ from llcuda_net.analysis.vector_index import RECIPE, VectorIndex
 from llcuda_net.cli.common import Exit, fail, read_token
 from llcuda_net.cli.json_documents import line
 from llcuda_net.cli.results.command import data_directory
-from llcuda_net.cli.results.find import SHORT
+from llcuda_net.cli.tables import id_cell
 from llcuda_net.cli.units import counted, iso, local
 from llcuda_net.client.results import Hit
 from llcuda_net.errors import EngineError, RequestError
@@ -71,7 +71,7 @@ def _show(hits: list[Hit], *, as_json: bool) -> None:
         return
     for number, hit in enumerate(hits):
         when = local(_nanoseconds(hit))
-        head = f"{hit.score:.3f}  {hit.id[:SHORT]}  {when}  {hit.state}  {hit.model}"
+        head = f"{hit.score:.3f}  {id_cell(hit.id)}  {when}  {hit.state}  {hit.model}"
         echo(("\n" if number else "") + paint(one_line(head), "2", sys.stdout), styled=True)
         for name, excerpt in (("prompt", hit.preview), ("text", hit.text)):
             if excerpt:

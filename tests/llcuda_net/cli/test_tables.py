@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llcuda_net.cli import tables
-from llcuda_net.cli.tables import figures, fit, table, width
+from llcuda_net.cli.tables import figures, fit, id_cell, table, width
 from llcuda_net.util.terminal import harmless, one_line
 
 
@@ -21,7 +21,7 @@ def test_columns_are_aligned_whatever_the_width_of_characters(
 ) -> None:
     rows = [("日本", "1", "short"), ("abc", "1,200", "a longer cell"), ("e\u0301", "", "x")]
     assert [*table(("name", "n", "text"), rows, right=frozenset({1}))] == [
-        "name      n  text",
+        "NAME      N  TEXT",
         "日本      1  short",
         "abc   1,200  a longer cell",
         "e\u0301            x",
@@ -34,9 +34,9 @@ def test_later_rows_are_fitted_to_the_columns_of_the_first(monkeypatch: pytest.M
     monkeypatch.setattr(tables, "_FIRST", 1)
     rows = [("12", "x"), ("1234", "y")]
     # A program gets them whole.
-    assert [*table(("a", "b"), rows)] == ["a   b", "12  x", "1234  y"]
+    assert [*table(("a", "b"), rows)] == ["A   B", "12  x", "1234  y"]
     monkeypatch.setattr(tables, "columns", lambda _: 40)
-    assert [*table(("a", "b"), rows)] == ["a   b", "12  x", "1…  y"]
+    assert [*table(("a", "b"), rows)] == ["A   B", "12  x", "1…  y"]
 
 
 def test_a_narrow_terminal_takes_from_text_and_leaves_ids_and_numbers(
@@ -53,6 +53,16 @@ def test_a_narrow_terminal_takes_from_text_and_leaves_ids_and_numbers(
     assert max(map(len, lines)) <= 50
     monkeypatch.setattr(tables, "columns", lambda _: 200)
     assert [*table(heads, rows)][1].endswith("a question of many words")
+
+
+def test_an_id_is_whole_for_a_program_and_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = "01a22df1-5844-7036-bab3-b5c198766daa"
+    assert id_cell(whole) == whole
+    for room, shown in ((80, "01a22df1-5844-7036"), (120, whole)):
+        monkeypatch.setattr(tables, "columns", lambda room=room: room)
+        assert id_cell(whole) == shown
 
 
 def test_figures_that_do_not_fit_beside_each_other_stand_below(

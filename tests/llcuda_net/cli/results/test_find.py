@@ -18,8 +18,8 @@ from tests.support.storage.records import SECOND, START, result
 def test_list_is_a_table_newest_first(llcuda: Llcuda) -> None:
     done = llcuda("list", "--limit", "3")
     assert (done.code, done.err) == (0, "")
-    assert done.lines[0].split() == ["id", "created", "state", "tokens", "model", "prompt"]
-    assert [line.split()[0] for line in done.lines[1:]] == ["result-000042", TWIN[:18], ODD[:18]]
+    assert done.lines[0].split() == ["ID", "CREATED", "STATE", "TOKENS", "MODEL", "PROMPT"]
+    assert [line.split()[0] for line in done.lines[1:]] == ["result-000042", TWIN, ODD]
     assert "What is a slow reader?" in done.lines[3]
     assert "\x1b" not in done.out
 

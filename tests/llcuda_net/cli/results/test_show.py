@@ -37,7 +37,7 @@ def test_show_says_everything(llcuda: Llcuda) -> None:
 @pytest.mark.usefixtures("directory")
 def test_show_tokens_and_text(llcuda: Llcuda) -> None:
     done = llcuda("show", ODD, "--tokens")
-    assert done.lines[-3].split() == ["token", "id", "logprob", "piece"]
+    assert done.lines[-3].split() == ["TOKEN", "ID", "LOGPROB", "PIECE"]
     assert done.lines[-2].split()[:3] == ["0", "1", "-0.5000"]
     assert done.lines[-1].split() == ["1", "'", "more'"]
     assert "logprob" not in llcuda("show", "result-000003", "--tokens").lines[-9]
