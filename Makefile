@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-real test test-all test-crash test-backup test-proxy test-chaos test-cluster test-cluster-simulation test-cluster-explorer test-memory test-openapi test-clients test-llama-server test-browser test-deploy page-screenshots soak wheel install-size check-wheels lock lint format constraint-attack fuzz demo-model clean
+.PHONY: help demo demo-real test test-all test-crash test-backup test-proxy test-chaos test-cluster test-cluster-simulation test-cluster-explorer test-memory test-openapi test-clients test-llama-server test-browser test-deploy page-screenshots soak wheel dist sbom audit install-size check-wheels lock lint format constraint-attack fuzz demo-model clean
 .PHONY: simulate-swaps bench bench-growth bench-kernels bench-latency bench-throughput bench-scaling bench-peers
 
 help: ## list the targets
@@ -86,6 +86,16 @@ wheel: $(VENV)/made ## build dist/llcuda_net-*.whl, which pip installs on any ma
 	@$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/llcuda_net-*.whl
 
+dist: $(VENV)/core .venv-dist/made ## build dist/: source distribution, wheel and bill of materials, and check them
+	@$(BIN)/python tools/make_dist.py
+	@$(MAKE) --no-print-directory sbom
+
+sbom: $(VENV)/core .venv-dist/made ## write dist/llcuda_net-VERSION.cdx.json: what the server is made of (CycloneDX)
+	@$(BIN)/python tools/sbom.py "dist/llcuda_net-$$(sed -n 's/^version = //p' setup.cfg).cdx.json"
+
+audit: $(VENV)/core .venv-dist/made ## ask for known vulnerabilities of what the container installs
+	@$(BIN)/python tools/audit_lock.py
+
 install-size: $(VENV)/core ## measure what each distribution costs on the disk, in a fresh environment (ARGS=--help)
 	@$(BIN)/python tools/install_size.py $(ARGS)
 
@@ -142,7 +152,7 @@ demo-model: $(VENV)/train ## train the demonstration model again and measure it
 	$(BIN)/python tools/eval_demo_model.py
 
 clean: ## remove .venv and everything built or pulled, but for .llama-server
-	rm -rf $(VENV) page-screenshots .venv-openapi .venv-guidellm .venv-aiperf .venv-vllm .clients .browser .models build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
+	rm -rf $(VENV) page-screenshots .venv-openapi .venv-dist .venv-guidellm .venv-aiperf .venv-vllm .clients .browser .models build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:
@@ -155,6 +165,12 @@ $(VENV)/made:
 .venv-openapi/made: $(VENV)/made
 	@$(BIN)/python -m venv .venv-openapi
 	@PYTHONWARNINGS=ignore .venv-openapi/bin/python -m pip --disable-pip-version-check install --quiet 'schemathesis>=4.32,<5'
+	@touch $@
+
+# What builds and examines distributions is no part of them.
+.venv-dist/made: $(VENV)/made
+	@$(BIN)/python -m venv .venv-dist
+	@PYTHONWARNINGS=ignore .venv-dist/bin/python -m pip --disable-pip-version-check install --quiet 'build>=1.2,<2' 'cyclonedx-bom>=7,<8' 'pip-audit>=2.9,<3' 'twine>=6,<8'
 	@touch $@
 
 # One stamp an extra; a change of the dependencies installs again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from setuptools._distutils.filelist import FileList
 
 from tests.support import ollama_server, processes
 from tests.support.processes import PATIENCE, environment, read_line
+from tools import make_dist
 
 ROOT = Path(__file__).resolve().parent.parent
+CHANGES = (ROOT / "CHANGELOG.md").read_text("utf-8")
 PACKAGES = {
     "llcuda_kernels": ROOT / "kernels/llcuda_kernels",
     "llcuda_net": ROOT / "llcuda_net",
@@ -177,4 +181,49 @@ def test_the_commands_carry_the_version_of_setup_cfg() -> None:
             env={**os.environ},
         )
         assert done.stdout.strip() == f"{name} {version}"
-        assert version in (ROOT / "CHANGELOG.md").read_text()
+    (newest, *_) = re.findall(r"^## \[([\d.]+)\] - 20\d\d-\d\d-\d\d$", CHANGES, re.MULTILINE)
+    assert newest == version
+
+
+def test_the_source_distribution_would_hold_what_git_has() -> None:
+    """`make dist` compares what is built; this, what MANIFEST.in says."""
+    tree = make_dist.known_to_git()
+    chosen = FileList()
+    chosen.set_allfiles(tree)
+    for line in (ROOT / "MANIFEST.in").read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            chosen.process_template_line(line)
+    # What setuptools takes without being told, of the packages and for the build.
+    ours = ("llcuda_net/", "protocol/llcuda_protocol/", "kernels/llcuda_kernels/")
+    taken = [name for name in tree if name.startswith(ours) and name.endswith(DATA)]
+    itself = ["setup.cfg", "pyproject.toml", "MANIFEST.in"]
+    assert list(make_dist.wrong_sdist([*chosen.files, *taken, *itself], tree)) == []
+
+
+@pytest.mark.slow
+def test_the_source_distribution_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    for name in make_dist.known_to_git():
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tmp_path / "source" / name)
+    line = [sys.executable, "-m", "build", "--outdir", tmp_path, tmp_path / "source"]
+    subprocess.run(line, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
+    (made,) = tmp_path.glob("*.whl")
+    assert list(make_dist.wrong_wheels(make_dist.hashes(made), make_dist.hashes(wheel))) == []
+
+
+def test_what_is_wrong_with_a_distribution_is_named() -> None:
+    tree = ["setup.cfg", "llcuda_net/a.py", ".ci/run"]
+    names = ["PKG-INFO", "setup.cfg", "llcuda_net.egg-info/SOURCES.txt", "core.123"]
+    assert list(make_dist.wrong_sdist(names, tree)) == [
+        "the source distribution has core.123, which Git does not know",
+        "the source distribution has no llcuda_net/a.py: see MANIFEST.in",
+    ]
+    one, two = {"a": "1", "b": "2", "x/RECORD": "3"}, {"a": "1", "b": "4", "x/RECORD": "5"}
+    assert list(make_dist.wrong_wheels(one, two)) == [
+        "the wheels of the source distribution and of the tree differ in b"
+    ]
+    somebody = b"in /home/ann" + b"/llcuda/x.py"
+    assert list(make_dist.machine_paths("llcuda_net/a.py", somebody)) == [
+        "llcuda_net/a.py names /home/ann" + "/"
+    ]
+    assert list(make_dist.machine_paths("docs/a.md", somebody)) == []
