@@ -205,7 +205,7 @@ def test_the_source_distribution_makes_the_same_wheel(wheel: Path, tmp_path: Pat
     for name in make_dist.known_to_git():
         (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / "source" / name)
-    line = [sys.executable, "-m", "build", "--outdir", tmp_path, tmp_path / "source"]
+    line = [sys.executable, "-m", "build", "--outdir", str(tmp_path), str(tmp_path / "source")]
     subprocess.run(line, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
     (made,) = tmp_path.glob("*.whl")
     assert list(make_dist.wrong_wheels(make_dist.hashes(made), make_dist.hashes(wheel))) == []

@@ -50,9 +50,7 @@ def known_to_git() -> list[str]:
     line = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     if done.returncode:
-        fail(
-            "a Git checkout is needed: from a source distribution, `python -m build` makes a wheel"
-        )
+        fail("a Git checkout is needed; from anything else, `python -m build` makes a wheel")
     return sorted(name for name in set(done.stdout.split("\0")) if name and (ROOT / name).is_file())
 
 
@@ -100,7 +98,7 @@ def build(source: Path, to: Path, *options: str) -> None:
     Raises:
         CommandError: it failed.
     """
-    line = [PYTHON, "-m", "build", "--outdir", to, *options, source]
+    line = [str(PYTHON), "-m", "build", "--outdir", str(to), *options, str(source)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     if done.returncode:
         fail(f"the build failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}", Exit.REFUSED)
@@ -108,7 +106,7 @@ def build(source: Path, to: Path, *options: str) -> None:
 
 def check(sdist: Path, wheel: Path, other: Path, tree: list[str]) -> list[str]:
     """All that is wrong with a source distribution, its wheel, and the wheel of the tree."""
-    found = []
+    found: list[str] = []
     with tarfile.open(sdist) as archive:
         files = {one.name.partition("/")[2]: one for one in archive.getmembers() if one.isfile()}
         found += wrong_sdist(files, tree)

@@ -62,5 +62,5 @@ def test_a_database_that_has_nothing_is_none(
     class Done:
         stdout, stderr, returncode = document, "", 0
 
-    monkeypatch.setattr(audit_lock.subprocess, "run", lambda *_, **__: Done)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: Done)
     assert audit_lock.ask("pypi") == "it has none of them (a is not on PyPI)"
