@@ -36,7 +36,7 @@ COMMANDS = {
     "serve": Command("llcuda_net.cli.server", "serve models: what llcuda-server does"),
     "ask": Command("llcuda_net.cli.client.command", "ask something: what llcuda-client does"),
     "chat": Command(
-        "llcuda_net.cli.client.command", "talk, line by line, until Ctrl-D", ("--chat",)
+        "llcuda_net.cli.client.command", "talk on this terminal, until Ctrl-D", ("--chat",)
     ),
     "batch": Command(
         "llcuda_net.cli.batch.batch", "answer every prompt of a file, without llcuda-server"

@@ -19,6 +19,8 @@ from llcuda_net.util.terminal import is_terminal, one_line, paint
 _FIRST = 1000
 #: What a column of text has at least, where a terminal is too narrow.
 _NARROWEST = 8
+#: Columns of text up to this width stay as they are: a moment or a state that is cut says nothing.
+_SHORT = 20
 #: Columns of a terminal that has room for whole ids, and characters of one on others: the time and
 #: the first random digits of a UUIDv7.
 _WIDE, _ID_BEGINS = 120, 18
@@ -111,7 +113,7 @@ def id_cell(id_: str) -> str:
 def narrowed(
     widths: Sequence[int], heads: Sequence[str], right: frozenset[int], room: int
 ) -> list[int]:
-    """Widths of columns with which a row fits, if columns of text can give so much.
+    """Widths of columns with which a row fits, if those of long text can give so much.
 
     Args:
         right: the columns of numbers, which stay as they are.
@@ -120,7 +122,7 @@ def narrowed(
     found = list(widths)
     over = sum(found) + 2 * (len(found) - 1) - room
     for number in reversed(range(1, len(found))):
-        if over > 0 and number not in right:
+        if over > 0 and number not in right and found[number] > _SHORT:
             least = max(width(heads[number]), _NARROWEST)
             given = min(over, max(0, found[number] - least))
             found[number] -= given
