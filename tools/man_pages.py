@@ -8,6 +8,7 @@ man(7), as the manual of groff describes it.
 from __future__ import annotations
 
 import argparse
+import configparser
 import re
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from llcuda_net.cli.bench.tool import command as bench_tool
 from llcuda_net.cli.common import Parser
 from llcuda_net.util.terminal import echo
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs/man"
+_ROOT = Path(__file__).resolve().parent.parent
+FOLDER = _ROOT / "docs/man"
 #: The module of each page's parser; the pages of `llcuda bench` are made for a tool.
 _MODULES = {
     "llcuda": "main",
@@ -60,13 +62,20 @@ def page(name: str) -> str:
     """The text of a man page."""
     parser = parser_of(name)
     about = _sentences(parser.description or "")
-    lines = [f'.TH "{name.upper()}" 1 "" "llcuda" "llcuda"', ".nh", ".SH NAME"]
+    lines = [f'.TH "{name.upper()}" 1 "" "llcuda {version()}" "llcuda"', ".nh", ".SH NAME"]
     lines += [_text(f"{name} - {about[0].rstrip('.:')}"), ".SH SYNOPSIS", *_synopsis(parser)]
     lines += [".SH DESCRIPTION", *_paragraphs(parser.description or "")]
     lines += _options(parser, ".SH")
     lines += _epilog(parser.epilog or "")
     others = ", ".join(f"{other}(1)" for other in _MODULES if other != name)
     return "\n".join([*lines, ".SH SEE ALSO", _text(others), ""])
+
+
+def version() -> str:
+    """That of setup.cfg: the only place that says it."""
+    settings = configparser.ConfigParser()
+    settings.read(_ROOT / "setup.cfg")
+    return settings["metadata"]["version"]
 
 
 def _sentences(text: str) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from llcuda_net.util.version import package_version
 from llcuda_protocol import Done
 from tests.support.processes import RunningServer, run, running_server
 from tests.support.raw_client import ask, connected
@@ -91,7 +92,7 @@ def test_without_a_collector_the_server_serves_and_stops() -> None:
 def test_top_of_a_real_server(demo_server: RunningServer) -> None:
     shown = run("main", "top", demo_server.address)
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert f"llcuda-server 0.1.0  {demo_server.address}" in shown.stdout
+    assert f"llcuda-server {package_version()}  {demo_server.address}" in shown.stdout
     assert "demo" in shown.stdout
     assert "0/4" in shown.stdout
     told = run("main", "top", "--server", demo_server.address, "--json")
