@@ -7,9 +7,9 @@ from typing import Any
 
 from llcuda_net.analysis.certainty import certainty_stats
 from llcuda_net.cli import json_documents
-from llcuda_net.cli.results.certainty import figures_of_text, marked_text
 from llcuda_net.cli.client.json_output import JsonOutput
 from llcuda_net.cli.client.output import TextOutput
+from llcuda_net.cli.results.certainty import figures_of_text, marked_text
 from llcuda_net.cli.tables import fields
 from llcuda_net.client.stream import Piece, Result
 from llcuda_net.storage.records import Logprobs, packed

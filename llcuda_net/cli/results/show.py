@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from llcuda_net.analysis import certainty
-from llcuda_net.cli.results.certainty import MARKS, figures_of_text, marked_text
 from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.json_documents import certainty as certainty_document
 from llcuda_net.cli.json_documents import document, line, plain
+from llcuda_net.cli.results.certainty import MARKS, figures_of_text, marked_text
 from llcuda_net.cli.results.find import whole_id
 from llcuda_net.cli.tables import fields, table
 from llcuda_net.cli.units import bytes_text, local
