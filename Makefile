@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-real test test-all test-crash test-backup test-proxy test-chaos test-cluster test-cluster-simulation test-cluster-explorer test-memory test-openapi test-clients test-llama-server test-browser test-deploy page-screenshots soak wheel dist sbom audit install-size check-wheels lock lint format constraint-attack fuzz demo-model clean
+.PHONY: help demo demo-real test test-all test-crash test-backup test-proxy test-chaos test-cluster test-cluster-simulation test-cluster-explorer test-memory test-openapi test-clients test-llama-server test-browser test-deploy test-proxies test-fresh docs page-screenshots soak wheel dist sbom audit install-size check-wheels lock lint format constraint-attack fuzz demo-model clean
 .PHONY: simulate-swaps bench bench-growth bench-kernels bench-latency bench-throughput bench-scaling bench-peers
 
 help: ## list the targets
@@ -73,6 +73,18 @@ test-browser: $(VENV)/dev ## the tests in a real browser: Chromium of this machi
 
 test-deploy: $(VENV)/core ## build the container image and check it: as root on Debian it installs podman and debootstrap (10 minutes)
 	@$(BIN)/python tools/check_image.py $(ARGS)
+
+test-proxies: $(VENV)/dev ## deploy/proxies before a real server: nginx, HAProxy and Caddy, installed on Debian
+	@$(BIN)/python tools/install_proxies.py
+	$(BIN)/python -m pytest -n 0 -m proxies $(ARGS) tests/proxies
+
+test-fresh: $(VENV)/core ## a fresh Debian 12 and 13, from nothing to an answer by README.md alone (as root; 10 minutes)
+	@$(BIN)/python tools/check_fresh_debian.py $(ARGS)
+
+docs: $(VENV)/docs ## build the site of the documentation into site/; whatever is a warning is an error
+	@rm -rf site
+	@$(BIN)/sphinx-build -q -W --keep-going -d build/docs -c docs/site . site
+	@echo "site/index.html; links to elsewhere, which are not looked at: site/external-links.txt"
 
 page-screenshots: $(VENV)/dev ## pictures of each view of the page, into page-screenshots/ (ARGS=--docs: those of docs/images)
 	@$(BIN)/python tools/install_browser.py
@@ -152,7 +164,7 @@ demo-model: $(VENV)/train ## train the demonstration model again and measure it
 	$(BIN)/python tools/eval_demo_model.py
 
 clean: ## remove .venv and everything built or pulled, but for .llama-server
-	rm -rf $(VENV) page-screenshots .venv-openapi .venv-dist .venv-guidellm .venv-aiperf .venv-vllm .clients .browser .models build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
+	rm -rf $(VENV) site page-screenshots .venv-openapi .venv-dist .venv-guidellm .venv-aiperf .venv-vllm .clients .browser .models build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:
@@ -178,6 +190,6 @@ $(VENV)/core: $(VENV)/made setup.cfg pyproject.toml
 	@echo "installing llcuda-net into $(VENV)"
 	@$(PIP) --editable . && touch $@
 
-$(VENV)/dev $(VENV)/bench $(VENV)/fuzz $(VENV)/train: $(VENV)/%: $(VENV)/made setup.cfg pyproject.toml
+$(VENV)/dev $(VENV)/bench $(VENV)/docs $(VENV)/fuzz $(VENV)/train: $(VENV)/%: $(VENV)/made setup.cfg pyproject.toml
 	@echo "installing llcuda-net[$*] into $(VENV)"
 	@$(PIP) --editable '.[$*]' && touch $@ $(VENV)/core
