@@ -1,5 +1,7 @@
 """The commands that pages show: their blocks of code marked `sh`, and what stands before them.
 
+Of a block marked `console`, which shows what commands print, the commands are the lines with `$ `.
+
 A block is run by a test unless a comment in the line before it says otherwise:
 
     <!-- not run: REASON -->     nobody runs it, and why
@@ -17,7 +19,7 @@ from typing import NamedTuple
 
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<kind>not run|run by|run): (?P<words>[^\n]*?) -->\n)?"
-    r"^(?P<indent> *)```sh\n(?P<code>.*?)^ *```$",
+    r"^(?P<indent> *)```(?:sh|console)\n(?P<code>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -47,5 +49,9 @@ def blocks(root: Path, page: str) -> list[Block]:
     for match in _BLOCK.finditer(text):
         line = text.count("\n", 0, match.start("code")) + 1
         kind, words = match["kind"] or "", match["words"] or ""
-        found.append(Block(page, line, match["code"], kind, words))
+        code = match["code"]
+        if "```console" in match[0]:
+            typed = [each[2:] for each in code.splitlines() if each.startswith("$ ")]
+            code = "".join(f"{each}\n" for each in typed)
+        found.append(Block(page, line, code, kind, words))
     return found

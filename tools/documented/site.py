@@ -14,6 +14,7 @@ NAVIGATION = {
         ("docs/start", "Install, and ask"),
         ("docs/page", "The page for browsers"),
         ("docs/demo-model", "The demonstration model"),
+        ("docs/comparison", "Compared with others"),
         ("CHANGELOG", "Changes"),
     ),
     "Clients": (
@@ -58,6 +59,7 @@ NAVIGATION = {
         ("docs/benchmarks/processes", "Several processes"),
         ("docs/benchmarks/store", "Journal and store"),
         ("docs/benchmarks/growth", "What grows"),
+        ("docs/benchmarks/install-size", "What an installation costs"),
         ("docs/benchmarks/semantic", "Semantic search"),
         ("docs/benchmarks/page", "The page"),
         ("docs/benchmarks/crash", "Kills"),
