@@ -71,8 +71,10 @@ test-browser: $(VENV)/dev ## the tests in a real browser: Chromium of this machi
 	@$(BIN)/python tools/install_browser.py
 	$(BIN)/python -m pytest -n 0 -m browser $(ARGS) tests/browser
 
-test-deploy: $(VENV)/core ## build the container image and check it: as root on Debian it installs podman and debootstrap (10 minutes)
-	@$(BIN)/python tools/check_image.py $(ARGS)
+test-deploy: $(VENV)/core ## check the manifests for Kubernetes, build the container image and check it: as root on Debian it installs podman and what else is needed (20 minutes)
+	@$(PIP) 'kubernetes-validate>=1.37,<2'
+	$(BIN)/python tools/check_manifests.py
+	$(BIN)/python tools/check_image.py $(ARGS)
 
 test-proxies: $(VENV)/dev ## deploy/proxies before a real server: nginx, HAProxy and Caddy, installed on Debian
 	@$(BIN)/python tools/install_proxies.py

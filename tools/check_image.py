@@ -8,7 +8,8 @@ that can be done without asking (as root on Debian).
 The container runs as uid 10001 without a home, on a read-only root, without capabilities, with 512
 MB. It answers; it is killed in the middle of an answer, and the stream goes on; a container of
 another image takes its place, as in an upgrade, and has what was stored; it is stopped, and ends
-with 0. Whatever does not hold ends this with one line and exit code 1.
+with 0. Then it runs as deploy/kubernetes runs it, on a volume that is its group's. Whatever does
+not hold ends this with one line and exit code 1.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,11 +58,12 @@ class Podman:
         limits = '["nofile=1024:1024", "nproc=1024:1024"]'
         settings.write_text(f"[containers]\ndefault_ulimits = {limits}\n")
         self._environment = {**os.environ, "CONTAINERS_CONF": str(settings)}
+        self.command = ("podman", "--runtime", "runc")
 
     def __call__(self, *arguments: str, timeout: float = _PATIENCE, check: bool = True) -> str:
         """Run it; what it prints on stdout."""
         done = subprocess.run(
-            ["podman", "--runtime", "runc", *arguments],
+            [*self.command, *arguments],
             env=self._environment,
             capture_output=True,
             text=True,
@@ -132,6 +135,7 @@ class Container:
         self._data = folder / "data"
         self._data.mkdir(mode=0o700)
         os.chown(self._data, UID, UID)
+        self.monitoring = ""  # the port, as a pod
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = str(free.getsockname()[1])  # the same after each start
 
@@ -150,6 +154,37 @@ class Container:
         listen = ["--host", "127.0.0.1", "--port", self._port]
         say(f"podman run --read-only --memory 512m {image}")
         self._podman("run", *options, image, *listen)
+        self._wait()
+
+    def run_as_pod(self, image: str) -> None:
+        """Begin one with the settings and the volumes of deploy/kubernetes."""
+        self._podman("rm", "--force", "--ignore", NAME)
+        volume = self._data.with_name("volume")
+        models = volume / "models"
+        models.mkdir(parents=True)
+        config = ROOT / "deploy/kubernetes/base/llcuda.toml"
+        named = tomllib.loads(config.read_text("utf-8"))["model"]
+        # As if it had been pulled; a real one is 0.4 GB, and not in every network.
+        shutil.copy(ROOT / "llcuda_net/data/demo.gguf", models / f"{named}.gguf")
+        for path in (volume, models):
+            os.chown(path, 0, UID)  # what fsGroup makes of one
+            path.chmod(0o2775)
+        os.chown(self._tokens, 0, UID)
+        self._tokens.chmod(0o440)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.monitoring = str(free.getsockname()[1])
+        options = ["--detach", "--name", NAME, "--network", "host", "--read-only"]
+        options += ["--tmpfs", "/tmp", "--memory", "512m", "--cap-drop", "ALL"]
+        options += ["--security-opt", "no-new-privileges", "--volume", f"{volume}:/data"]
+        options += ["--volume", f"{config}:/etc/llcuda/llcuda.toml:ro"]
+        options += ["--volume", f"{self._tokens}:/run/secrets/llcuda/tokens:ro"]
+        options += ["--env", "LLCUDA_DATA_DIR=/data/llcuda"]
+        options += ["--env", "LLCUDA_AUTH_TOKEN_FILE=/run/secrets/llcuda/tokens"]
+        given = ["--config", "/etc/llcuda/llcuda.toml"]  # and ports that are free here
+        given += ["--host", "127.0.0.1", "--port", self._port]
+        given += ["--metrics-host", "127.0.0.1", "--metrics-port", self.monitoring]
+        say(f"podman run {image}, as a pod of deploy/kubernetes")
+        self._podman("run", *options, image, *given)
         self._wait()
 
     def kill(self) -> None:
@@ -176,9 +211,14 @@ class Container:
                 if line.startswith("listening on "):
                     return
             if self._podman("inspect", NAME, "--format", "{{.State.Running}}") != "true":
-                fail(f"the container ended: {self._podman('logs', NAME)[-500:]}", Exit.REFUSED)
+                fail(f"the container ended: {self._last_words()}", Exit.REFUSED)
             time.sleep(0.2)
         fail(f"nothing listens in the container after {_PATIENCE:.0f} s", Exit.REFUSED)
+
+    def _last_words(self) -> str:
+        """The end of its log, which is on stderr."""
+        words = [*self._podman.command, "logs", "--tail", "5", NAME]
+        return subprocess.run(words, capture_output=True, text=True).stderr
 
     def _since(self) -> str:
         return self._podman(
@@ -219,6 +259,17 @@ def check(podman: Podman, container: Container) -> None:
             demand("slot" in "".join(stream), "an answer cannot be read after the upgrade")
     code = container.stop()
     demand(code == 0, f"it was stopped, and ended with {code}")
+    container.run_as_pod(IMAGE)
+    for path in ("healthz", "readyz", "metrics"):
+        url = f"http://127.0.0.1:{container.monitoring}/{path}"
+        with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:
+            demand(answer.status == 200, f"as a pod it does not answer /{path}")
+    mode = container.inside("stat --format %a:%u /data/llcuda")
+    demand(mode in (f"2700:{UID}", f"700:{UID}"), f"others may read its data: {mode}")
+    with llcuda_net.sync.connect(container.address, token=container.token) as client:
+        demand(bool(client.complete(QUESTION, n_predict=4).text), "as a pod it does not answer")
+    code = container.stop()
+    demand(code == 0, f"as a pod it was stopped, and ended with {code}")
 
 
 def resume(container: Container) -> None:

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 #: Seconds that the end may take beyond the drain: the engine stops, the store is closed.
-_AFTER_DRAIN = 15.0
+AFTER_DRAIN = 15.0
 
 _Listeners = Sequence[trio.SocketListener] | Sequence[trio.SSLListener[trio.SocketStream]]
 
@@ -415,7 +415,7 @@ class _Serving:
                     continue
                 self._signals.append(number)
                 log.info("signal", name=signal.Signals(number).name)
-                self._manager.stopping(self._settings.drain_seconds + _AFTER_DRAIN)
+                self._manager.stopping(self._settings.drain_seconds + AFTER_DRAIN)
                 if self._server is None or len(self._signals) > 1:
                     nursery.cancel_scope.cancel()
                 else:

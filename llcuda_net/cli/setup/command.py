@@ -274,9 +274,12 @@ def _confirm(questions: Questions, chosen: Chosen, files: Sequence[File]) -> Non
 def _write(chosen: Chosen, files: Sequence[File], survey: Survey, *, service: bool) -> int:
     from llcuda_net.cli.setup.service import start
     from llcuda_net.cli.setup.survey import is_taken
+    from llcuda_net.models.files.folder import make_folder
     from llcuda_net.storage.data_dir import prepare_folder
 
     prepare_folder(chosen.data)
+    if chosen.model is not None:
+        make_folder(chosen.folder)  # the file names it, so the server wants it
     changed = any(file.state == "changed" for file in files)
     for file in [*files[1:], files[0]]:  # the settings last: what they name is there then
         if file.state == "unchanged":

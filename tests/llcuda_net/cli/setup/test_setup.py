@@ -273,6 +273,9 @@ def test_a_file_anywhere_is_a_model(home: Path, config: Path) -> None:
     assert main(["setup", "--yes", "--model", str(file)]) == 0
     (one,) = read(config).model
     assert (one.name, one.file) == ("my-model", str(file))
+    folder = read(config).models
+    assert folder is not None
+    assert Path(folder).is_dir()  # else the server would not start
 
 
 def test_upstreams_are_kept_and_tables_of_them_are_left_to_their_owner(
