@@ -12,6 +12,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from tools import build_llama_server
+
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 
@@ -80,3 +82,14 @@ def test_the_image_is_built_from_what_the_wheel_is() -> None:
     folders = re.findall(r"= (\S+)", settings["options"]["package_dir"])
     pages = [Path(one).parent.as_posix() for one in settings["options.data_files"].values()]
     assert {*folders, *pages, "llcuda_net", "setup.cfg", "pyproject.toml", "README.md"} <= kept
+
+
+def test_the_image_has_the_llama_server_that_is_tested() -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text("utf-8")
+    given = dict(re.findall(r"^ARG (LLAMA_CPP\w*)=(\S+)", dockerfile, re.MULTILINE))
+    assert given == {
+        "LLAMA_CPP": build_llama_server.VERSION,
+        "LLAMA_CPP_SHA256": build_llama_server.SHA256,
+    }
+    ours = {one for one in build_llama_server.OPTIONS if one.startswith("-DLLAMA_")}
+    assert [one for one in ours if one not in dockerfile] == []
