@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,8 +48,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="check only, time nothing")
     parser.add_argument("--device-only", action="store_true", help="do not time the CPU paths")
-    parser.add_argument("--only", metavar="WORD", help="time only what has WORD in its name")
+    parser.add_argument(
+        "--only",
+        metavar="WORDS",
+        help="time only what has one of these words, with commas between them, in its name",
+    )
     parser.add_argument("--peers", action="store_true", help="time beside what others offer")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=math.inf,
+        metavar="SECONDS",
+        help="with --peers: begin no group later",
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="sizes, as a share of the full")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write tables to FILE")
@@ -104,7 +116,9 @@ def _beside(options: argparse.Namespace, report: dict[str, Any]) -> int:
     if not report["gpu"]["usable"]:
         echo(f"nothing to compare: {report['gpu']['reason']}")
         return 1
-    found = comparison.compare(options.scale, options.only, lambda text: echo(text, flush=True))
+    found = comparison.compare(
+        options.scale, options.only, lambda text: echo(text, flush=True), options.budget
+    )
     missing = comparison.failures(found)
     for reason in missing:
         echo(f"not measured: {reason}", flush=True)
@@ -116,6 +130,10 @@ def _beside(options: argparse.Namespace, report: dict[str, Any]) -> int:
     return 1 if missing else 0
 
 
+def _wanted(name: str, only: str | None) -> bool:
+    return only is None or any(word.strip() in name for word in only.split(","))
+
+
 def _device(options: argparse.Namespace, report: dict[str, Any]) -> None:
     from tools.kernels_bench import device, peers, small
     from tools.kernels_bench.clock import DeviceClock
@@ -125,7 +143,7 @@ def _device(options: argparse.Namespace, report: dict[str, Any]) -> None:
     best: dict[str, float] = {}
     for family in device.FAMILIES:
         for case in family(options.scale):
-            if options.only and options.only not in case.name and family is not device.limits:
+            if not _wanted(case.name, options.only) and family is not device.limits:
                 continue
             try:
                 took = clock.time(case.run)
@@ -163,7 +181,7 @@ def _device(options: argparse.Namespace, report: dict[str, Any]) -> None:
         ("leak", small.leak),
     )
     for name, run in extras:
-        if options.only and options.only not in name:
+        if not _wanted(name, options.only):
             continue
         try:
             report[name] = run()

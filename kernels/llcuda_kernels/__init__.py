@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .embeddings import dequantize_int8, l2_normalize, normalize_quantize, quantize_int8
     from .errors import BackendError, KernelError, MemoryLimitError
     from .norms import rms_norm, softmax
+    from .planes import PLANE_FIELDS, join_planes, split_planes
     from .products import from_bf16, gemm, matmul, matmul_bf16, matmul_int8, to_bf16
     from .runtime.copies import to_device, to_host
     from .runtime.device import Gpu, gpu
@@ -98,6 +99,11 @@ _HOME = {
         "rms_norm",
         "softmax",
     ],
+    "planes": [
+        "PLANE_FIELDS",
+        "join_planes",
+        "split_planes",
+    ],
     "products": [
         "from_bf16",
         "gemm",
@@ -140,6 +146,7 @@ _HOME = {
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "PLANE_FIELDS",
     "BackendError",
     "Certainty",
     "DeviceLostError",
@@ -175,6 +182,7 @@ __all__ = [
     "gpu_count",
     "int4_times_vector",
     "inverse_norms",
+    "join_planes",
     "l2_normalize",
     "list_statistics",
     "matmul",
@@ -189,6 +197,7 @@ __all__ = [
     "silu",
     "softmax",
     "spin",
+    "split_planes",
     "to_bf16",
     "to_device",
     "to_host",

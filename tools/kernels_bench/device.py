@@ -225,6 +225,19 @@ def int4(scale: float) -> Iterator[Case]:
         )  # fmt: skip
 
 
+def planes(scale: float) -> Iterator[Case]:
+    """Bytes of a KV cache to planes and back: pairs, and blocks that are no power of two."""
+    n = int(2**30 * scale) // 64 * 64
+    words = random_words(n // 4, 13)
+    data = words.view(np.uint8, (n,))
+    for kind in ("f16", "q8_0", "q4_0"):
+        for name, run in (("split_planes", k.split_planes), ("join_planes", k.join_planes)):
+            yield Case(
+                f"{name} {kind}", lambda run=run, kind=kind: run(data, kind), f"{n / 1e9:.2f} GB",
+                "copy", 2.0 * n, aim=85, keeps=words,
+            )  # fmt: skip
+
+
 FAMILIES: list[Callable[[float], Iterator[Case]]] = [
     limits,
     elementwise,
@@ -233,4 +246,5 @@ FAMILIES: list[Callable[[float], Iterator[Case]]] = [
     topk,
     products,
     int4,
+    planes,
 ]

@@ -42,9 +42,7 @@ def _norm_in_peaks(row: Any, lift: Any, inverse: Any) -> Any:
     return np.sqrt(np.float64(total))
 
 
-@parallel
-def quantize_int8(x: Any, unit: bool, codes: Any, scales: Any) -> None:
-    """Codes and scales a row; with `unit`, those of the row divided by its L2 norm."""
+def _quantize(x: Any, unit: bool, codes: Any, scales: Any) -> None:
     for r in prange(x.shape[0]):
         row = x[r]
         peak = _peak(row)
@@ -61,6 +59,17 @@ def quantize_int8(x: Any, unit: bool, codes: Any, scales: Any) -> None:
         factor = np.float32(127.0) * inverse
         for i in range(row.size):
             codes[r, i] = np.int8(np.rint(_scaled(row[i], lift, factor)))
+
+
+_on_all_cores, _on_one = parallel(_quantize), serial(_quantize)
+
+
+def quantize_int8(x: Any, unit: bool, codes: Any, scales: Any) -> None:
+    """Codes and scales a row; with `unit`, those of the row divided by its L2 norm.
+
+    A query of a search is one row: waking many cores for it would cost more than the search.
+    """
+    (_on_one if x.size <= FEW else _on_all_cores)(x, unit, codes, scales)
 
 
 @parallel

@@ -10,6 +10,7 @@ from __future__ import annotations
 from . import (
     elementwise,
     norms,
+    planes,
     products,
     quantize,
     sampling,
@@ -22,6 +23,7 @@ from . import (
 __all__ = [
     "elementwise",
     "norms",
+    "planes",
     "products",
     "quantize",
     "sampling",

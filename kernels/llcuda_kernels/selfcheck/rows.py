@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from llcuda_kernels import elementwise, embeddings, norms, reference
+from llcuda_kernels import elementwise, embeddings, norms, planes, reference
 
 from .check import Check, greatest, into, miss_of, normal, odd
 
@@ -103,3 +103,18 @@ def _normalize_quantize(backend: Any, rng: np.random.Generator) -> float:
         codes, scales = embeddings.normalize_quantize(x, backend=backend)
         worst = max(worst, _codes_miss(x, codes, scales, reference.quantize.normalize_quantize))
     return worst
+
+
+@_check("planes")
+def _planes(backend: Any, rng: np.random.Generator) -> float:
+    """Equal, or not; whole tiles and cut ones, planes that begin at any byte."""
+    for fields in ((1, 1), (1, 1, 32), (1, 1, 16), (1, 1, 4, 16), (2, 3, 5), (1,) * 384, (1024,)):
+        size = sum(fields)
+        for blocks, rest in ((0, size - 1), (1, 0), (17, 1), (16_384 // size * 16, 0), (4099, 0)):
+            data = rng.integers(0, 256, blocks * size + rest, dtype=np.uint8)
+            found = planes.split_planes(data, fields, backend=backend)
+            back = planes.join_planes(found, fields, backend=backend)
+            same = np.array_equal(found, reference.planes.split_planes(data, fields))
+            if not (same and np.array_equal(back, data)):
+                return float("inf")
+    return 0.0

@@ -22,6 +22,7 @@ MODULES = (
     "gemm.warpgroup_matmul",
     "matmul",
     "norms",
+    "planes",
     "primitives.nearest.scan",
     "primitives.strided",
     "products",

@@ -290,6 +290,23 @@ def _sampled(a: Inputs) -> Any:
     return [np.take_along_axis(found.top_indices, places[:, None], 1)[:, 0]]
 
 
+def _bytes(fields: str, join: bool) -> Operation:
+    """`dim` blocks a row, in one piece; the last is cut short."""
+    size = sum(k.PLANE_FIELDS[fields])
+    name = "join_planes" if join else "split_planes"
+
+    def make(rng: np.random.Generator, dim: int, rows: int) -> Inputs:
+        n = max(0, dim * rows * size - 1)
+        return {"data": rng.integers(0, 256, n, dtype=np.uint8)}
+
+    return Operation(
+        make,
+        lambda a, backend: getattr(k, name)(a["data"], fields, backend=backend),
+        lambda a: [getattr(reference.planes, name)(a["data"], k.PLANE_FIELDS[fields])],
+        lambda got, want: 0.0 if np.array_equal(got[0], want[0]) else float("inf"),
+    )
+
+
 OPERATIONS: dict[str, Operation] = {
     "vector_add": Operation(
         _two,
@@ -384,6 +401,10 @@ OPERATIONS: dict[str, Operation] = {
         _sampled,
         lambda got, want: 0.0 if np.array_equal(got[0], want[0]) else float("inf"),
     ),
+    "split_planes f16": _bytes("f16", False),
+    "split_planes q8_0": _bytes("q8_0", False),
+    "join_planes f16": _bytes("f16", True),
+    "join_planes q8_0": _bytes("q8_0", True),
     "spin": Operation(
         lambda rng, dim, rows: {"seeds": rng.integers(1, 2**32, (rows, dim), dtype=np.uint32)},
         lambda a, backend: k.spin(a["seeds"], 7, backend=backend),
