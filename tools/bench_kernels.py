@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]  # runs from anywhere, without being installed
+# in place of this folder, where "coverage" is not the package that Numba looks for
+sys.path[:1] = [str(ROOT), str(ROOT / "kernels")]
 
 import llcuda_kernels as k
 from llcuda_kernels import selfcheck

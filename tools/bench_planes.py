@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), *(str(ROOT / part) for part in ("protocol", "kernels"))]
+# in place of this folder, where "coverage" is not the package that Numba looks for
+sys.path[:1] = [str(ROOT), *(str(ROOT / part) for part in ("protocol", "kernels"))]
 
 from llcuda_net.cli.common import Parser
 from llcuda_net.util.terminal import echo
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wrong = set(options.types.split(",")) - set(TYPES)
     if wrong:
         parser.error(f"--types: {', '.join(sorted(wrong))}: only {', '.join(TYPES)}")
-    report: dict[str, Any] = {"cores": os.cpu_count(), "zstd": measure.zstandard.ZSTD_VERSION}
+    report: dict[str, Any] = {"cores": os.cpu_count(), "zstd": measure.zstd.zstd_version}
     with tempfile.TemporaryDirectory() as folder:
         where = options.states or Path(folder)
         where.mkdir(parents=True, exist_ok=True)
@@ -110,7 +111,7 @@ def _measured(
     for level in map(int, options.levels.split(",")):
         for name, way in ways.items():
             pieces = way(state, at, kind)
-            one = measure.compressed(pieces, level, options.repeats)
+            one = measure.compressed(pieces, state.size, level, options.repeats)
             found["ways"][f"{name}, level {level}"] = one
             echo(f"  zstd -{level} {name:26} {one['ratio']:.3f}  {_rates(one['compress'])}; back "
                  f"{_rates(one['decompress'])}  {one['of_pieces']}", flush=True)  # fmt: skip

@@ -3,7 +3,7 @@
 One table of operations (`tests.support.kernels.table`) is run over the product of them. Without a
 GPU: in the host's memory. With one, alone and without the rest of llcuda's tests::
 
-    python3 -m pytest -c tests/kernels/gpu.ini
+    python3 -m pytest -c tests/kernels/gpu.ini tests/kernels/places
 """
 
 from __future__ import annotations
