@@ -101,7 +101,7 @@ def timed(run: Callable[[], Any], repeats: int, size: float) -> dict[str, float]
 
 
 def compressed(pieces: list[Bytes], size: float, level: int, repeats: int) -> dict[str, Any]:
-    """A state of `size` bytes by zstd on one core. Raises AssertionError where it comes back wrong."""
+    """A state of `size` bytes by zstd on one core. Raises AssertionError if it comes back wrong."""
     given = [np.ascontiguousarray(piece) for piece in pieces]
     small = [zstd.compress(piece, level) for piece in given]
     for piece, one in zip(given, small, strict=True):
