@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wrong = set(options.types.split(",")) - set(TYPES)
     if wrong:
         parser.error(f"--types: {', '.join(sorted(wrong))}: only {', '.join(TYPES)}")
-    report: dict[str, Any] = {"cores": os.cpu_count(), "zstd": measure.zstd.zstd_version}
+    report: dict[str, Any] = {"cores": os.cpu_count(), "zstd": measure.ZSTD_VERSION}
     with tempfile.TemporaryDirectory() as folder:
         where = options.states or Path(folder)
         where.mkdir(parents=True, exist_ok=True)

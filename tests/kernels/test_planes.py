@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llcuda_kernels import PLANE_FIELDS, join_planes, reference, split_planes
-from llcuda_kernels.cpu import planes as cpu
+from llcuda_kernels.cpu.jit import FEW
 from llcuda_kernels.planes import MAX_BLOCK, runs_of
 
 FIELDS = st.one_of(
@@ -51,7 +51,7 @@ def test_many_bytes_are_spread_over_the_cores(kind: str, n: int, first: int) -> 
 def test_each_path_of_the_cpu() -> None:
     for fields in ((1, 1), (2, 3), (1, 1, 32), (1, 4, 16)):
         size = sum(fields)
-        data = noise(cpu.FEW // size * size + size)
+        data = noise(FEW // size * size + size)
         for n in (data.size, data.size - size):  # the least for which cores are woken, and not
             planes = split_planes(data[:n], fields, backend="cpu")
             want = reference.planes.split_planes(data[:n], fields)
