@@ -25,7 +25,8 @@ def _places(n: int, fields: Sequence[int]) -> np.ndarray[Any, Any]:
 def split_planes(data: Any, fields: Sequence[int]) -> Bytes:
     """All first fields, all second ones, …, and then what is no whole block."""
     given = np.asarray(data, np.uint8)
-    return given[_places(given.size, fields)]
+    planes: Bytes = given[_places(given.size, fields)]
+    return planes
 
 
 def join_planes(planes: Any, fields: Sequence[int]) -> Bytes:
