@@ -36,12 +36,12 @@ from .primitives.token_topk import (
 from .primitives.topk import NOTHING, clear, in_use, sort_descending
 from .runtime import shim
 from .runtime.array import Call, DeviceArray, aligned, empty
-from .runtime.intrinsics import fetch_ahead, greater, lane
+from .runtime.intrinsics import greater, lane
 from .runtime.kernel import Kernel, divide_up, kernel
 from .runtime.shim import F32, I32, I64, cuda, pointer
 
 SMALL_K = 128
-#: Longer rows are a block's each, or more than one's.
+#: Longer rows are a block's each, or more than one's; with many of the greatest, half as long ones.
 SHORT = 8192
 _CELLS = (CELLS + 1) * THREADS
 _LN2 = np.float32(math.log(2))
@@ -49,20 +49,20 @@ _ZERO, _NAN = np.float32(0.0), np.float32(np.nan)
 _INF = np.float32(np.inf)
 
 
-def _statistics(name: str, top: str, buffer: int, lines: int = 1, each: int = 4) -> Kernel:
+def _statistics(name: str, top: str, buffer: int) -> Kernel:
     """The first kernel. top: "" for none of the k greatest; "cells" finds them by `take_greatest`;
     "keys" finds them in the pass, which is slower, for k above `SMALL_K`.
     """
-    bounds = (THREADS, 2 if top == "keys" else each if top == "cells" else 5)
+    bounds = (THREADS, 2 if top == "keys" else 4 if top == "cells" else 5)
     keep_keys, keep_cells = top == "keys", top == "cells"
-    shared = 33168 if keep_keys else 29088 if keep_cells else 384
+    shared = 33168 if keep_keys else 29120 if keep_cells else 384
 
     @kernel(
-        name, pointer(F32), I64, I32, I32, I32, I32, pointer(F32), pointer(I64), pointer(F32),
+        name, pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64), pointer(F32),
         pointer(I32), bounds=bounds, shared=shared,
     )  # fmt: skip
     def run(
-        x: Any, n: Any, share: Any, vectors: Any, k: Any, ahead: Any, parts: Any, out: Any,
+        x: Any, n: Any, share: Any, vectors: Any, k: Any, parts: Any, out: Any,
         values: Any, indices: Any,
     ) -> None:  # fmt: skip
         """Block (r, i): the i-th share of row r. parts: (rows, blocks, 3); out: (.., k) keys."""
@@ -85,7 +85,10 @@ def _statistics(name: str, top: str, buffer: int, lines: int = 1, each: int = 4)
         if keep_cells:
             cells = cuda.shared.array(_CELLS, F32)
             near = cuda.shared.array(THREADS, F32, 16)
-            per = np.int32((last - first) // (CELLS * STEP)) + np.int32(1)
+            shift = np.int32(0)  # a cell is a power of two of steps
+            while np.int64(np.int64(CELLS * STEP) << shift) < last - first:
+                shift = np.int32(shift + np.int32(1))
+            per = np.int32(np.int32(1) << shift)
             cell, step, used = LOWEST, np.int32(0), np.int32(0)
         at = first
         while at + STEP <= last:
@@ -138,15 +141,10 @@ def _statistics(name: str, top: str, buffer: int, lines: int = 1, each: int = 4)
             for i in range(t, k, THREADS):
                 out[place * k + i] = keys[i]
         if keep_cells:
-            # while this block looks for the greatest, the next one's first numbers are on their way
-            for i in range(lines):
-                line = np.int64(32) * (t + np.int32(THREADS * i))
-                if row + ahead < cuda.gridDim.x and line < n:
-                    fetch_ahead(x, base + ahead * n + line)
             near[t] = m
             cuda.syncthreads()
             take_greatest(
-                x, base, first, last, vectors, k, m, near, cells, per, cell,
+                x, base, first, last, vectors, k, m, near, cells, shift, cell,
                 place, out, values, indices,
             )  # fmt: skip
 
@@ -242,9 +240,10 @@ def _lists(
 
 def _by_warps(rows: int, n: int, k: int) -> bool:
     """Whether rows are short and many enough that each is one warp's, and its cells tell of k."""
-    enough = 16 if shim.SIMULATED else 16 * _multiprocessors()
-    told = k <= token_rows.BY_LANES or k <= 16 * (n // token_rows.STEP)
-    return rows >= enough and n <= SHORT and k <= SMALL_K and told
+    enough = 16 if shim.SIMULATED else 8 * _multiprocessors()
+    few = k <= token_rows.BY_LANES
+    told = few or k <= 16 * (n // token_rows.STEP)
+    return rows >= enough and n <= (SHORT if few else SHORT // 2) and k <= SMALL_K and told
 
 
 def _multiprocessors() -> int:
@@ -277,10 +276,6 @@ def token_statistics(values: Array, chosen: Array | None, k: int) -> tuple[Any, 
     return tuple(call.give(part) for part in (*found, *top))
 
 
-def _ahead(blocks: int) -> int:
-    return 1 << 20 if shim.SIMULATED or blocks > 1 else 4 * _multiprocessors()
-
-
 def _launch(x: DeviceArray, picked: DeviceArray, have: bool, k: int, found: Any, top: Any) -> None:
     rows, n = x.shape
     fit = aligned(x) and n % 4 == 0
@@ -297,8 +292,8 @@ def _launch(x: DeviceArray, picked: DeviceArray, have: bool, k: int, found: Any,
     else:
         first = PLAIN if not k else TOP if quick else TOP_LARGE
         first.launch(
-            (rows, blocks), THREADS, x.address, n, share, fit, k, _ahead(blocks),
-            parts.address, keys.address, *best,
+            (rows, blocks), THREADS, x.address, n, share, fit, k, parts.address, keys.address,
+            *best,
         )  # fmt: skip
     index = picked.address
     if not have:

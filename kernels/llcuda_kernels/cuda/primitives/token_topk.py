@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from llcuda_kernels.cuda.runtime.intrinsics import load4
+from llcuda_kernels.cuda.runtime.intrinsics import greater, lane, load4
 from llcuda_kernels.cuda.runtime.kernel import kernel
 from llcuda_kernels.cuda.runtime.shim import F32, I32, I64, cuda, device, pointer
 
 from .online_sums import LOWEST
+from .reductions import warp_max
 from .topk import NOTHING, clear, cut, in_use, index_of, key_of, sort_descending, value_of
 
 THREADS = 256
@@ -27,6 +28,9 @@ _SUBSTEP = 4 * THREADS
 CELLS = 8
 _INF = np.float32(np.inf)
 _BUFFER, _CHOSEN = 2048, 512
+#: A cell's number is that of its part, and in the low bits its thread's.
+_BLOCK, _THREAD = np.int32(8), np.int32(THREADS - 1)
+_WARPS = THREADS // 32
 
 
 @device
@@ -115,13 +119,14 @@ def _give(key: Any, at: Any, values: Any, indices: Any, out: Any) -> None:
 @device
 def take_greatest(
     x: Any, base: Any, first: Any, last: Any, vectors: Any, k: Any, m: Any, near: Any, cells: Any,
-    per: Any, rest: Any, place: Any, out: Any, values: Any, indices: Any,
+    shift: Any, rest: Any, place: Any, out: Any, values: Any, indices: Any,
 ) -> None:  # fmt: skip
     """The k greatest of a share, from those cells that can hold them. All threads.
 
-    m: the greatest number that this thread saw, which `near` has of all; cells: of each `per`
+    m: the greatest number that this thread saw, which `near` has of all; cells: of each 2 ^ shift
     steps, `rest`: of what is behind the last step. The k-th greatest m is a limit: k threads have
-    each seen a number that reaches it. A row in one share gives values and indices, else keys.
+    each seen a number that reaches it. It is the greatest m that k of all reach. A row in one share
+    gives values and indices, else keys.
 
     What counts here is how long a block takes, not how much it does: places are found by counting
     who is greater, four loads are under way a thread, and there is next to no barrier.
@@ -130,38 +135,41 @@ def take_greatest(
     chosen = cuda.shared.array(_CHOSEN, I32)
     counts = cuda.shared.array(2, I32)
     limits = cuda.shared.array(1, I64)
-    limit = cuda.shared.array(1, F32)
+    reached = cuda.shared.array(_WARPS, F32)
     t = np.int32(cuda.threadIdx.x)
     if t == 0:
         counts[0] = 0
         counts[1] = 0
-    greater_, equal = np.int32(0), np.int32(0)
+    enough = np.int32(0)
     for i in range(0, THREADS, 4):
         four = load4(near, i)
         for j in range(4):
-            greater_ += np.int32(1) if four[j] > m else np.int32(0)
-            equal += np.int32(1) if four[j] == m else np.int32(0)
-    if greater_ < k and greater_ + equal >= k:
-        # a thread that saw nothing but -inf says so
-        limit[0] = m if m > LOWEST else -_INF
+            enough += np.int32(1) if four[j] >= m else np.int32(0)
+    most = warp_max(m if enough >= k else LOWEST)
+    if lane() == 0:
+        reached[t >> np.int32(5)] = most
     cuda.syncthreads()
-    least = limit[0]
+    least = LOWEST
+    for i in range(_WARPS):
+        least = greater(least, reached[i])
+    # threads that saw nothing but -inf say so
+    least = least if least > LOWEST else -_INF
     steps = np.int32((last - first) // STEP)
-    for cell in range((steps + per - np.int32(1)) // per):
+    for cell in range((steps + (np.int32(1) << shift) - np.int32(1)) >> shift):
         if cells[cell * THREADS + t] >= least:
             to = cuda.atomic.add(counts, 1, 1)
             if to < _CHOSEN:
                 chosen[to] = cell * THREADS + t
     cuda.syncthreads()
     many = counts[1]
-    parts = np.int32(4) * per
+    parts = np.int32(np.int32(4) << shift)
     for item in range(t, min(many, _CHOSEN) * parts, THREADS):
-        which = chosen[item // parts]
-        part = item % parts
-        step = (which // THREADS) * per + (part >> 2)
+        which = chosen[np.int32(item) >> (shift + np.int32(2))]
+        part = np.int32(item) & (parts - np.int32(1))
+        step = np.int32(np.int32(which >> _BLOCK) << shift) + (part >> np.int32(2))
         if step < steps:
             at = first + np.int64(step) * STEP
-            _take_four(x, base, at, part & 3, which % THREADS, vectors, least, keys, counts)
+            _take_four(x, base, at, part & 3, which & _THREAD, vectors, least, keys, counts)
     if rest >= least:
         for i in range(first + np.int64(steps) * STEP + t, last, THREADS):
             _take(x[base + i], i, least, keys, counts)

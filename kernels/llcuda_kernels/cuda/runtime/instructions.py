@@ -289,18 +289,6 @@ def copy_wait(typingctx: Any, groups: Any) -> Any:
 
 
 @intrinsic
-def fetch_ahead(typingctx: Any, memory: Any, at: Any) -> Any:
-    """Start bringing what is there to the second-level cache."""
-    sig, code = _asm("prefetch.global.L2 [$0];", "", "l", True)
-
-    def codegen(context: Any, builder: Any, outer: Any, args: Any) -> Any:
-        address = builder.gep(args[0], [args[1]])
-        return code(context, builder, sig, [builder.ptrtoint(address, _LLVM["l"])])
-
-    return signature(types.void, memory, types.int64), codegen
-
-
-@intrinsic
 def cluster_arrive(typingctx: Any) -> Any:
     """Say to the blocks of this cluster that this thread has come here."""
     return _asm("barrier.cluster.arrive.release;", "", "", True)

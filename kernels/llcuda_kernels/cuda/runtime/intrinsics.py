@@ -35,7 +35,6 @@ load2, load4, store4 = _from.load2, _from.load4, _from.store4
 count_up, pointer_at = _from.count_up, _from.pointer_at
 # Copies to shared memory that go on while the block works
 copy_async4, copy_commit, copy_wait = _from.copy_async4, _from.copy_commit, _from.copy_wait
-fetch_ahead = _from.fetch_ahead
 # Arithmetic
 dp4a, from_f16 = _from.dp4a, _from.from_f16
 exp2_fast, reciprocal, multiply_add = _from.exp2_fast, _from.reciprocal, _from.multiply_add

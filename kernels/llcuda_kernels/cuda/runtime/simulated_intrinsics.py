@@ -124,10 +124,6 @@ def pick_bytes(a: Any, b: Any, which: Any) -> Any:
     return np.array(picked, np.uint8).view(np.int32)[0]
 
 
-def fetch_ahead(memory: Any, at: Any) -> None:
-    """Nothing: there is no cache."""
-
-
 def cluster_arrive() -> None:
     """Say to the blocks of this cluster that this thread has come here."""
 

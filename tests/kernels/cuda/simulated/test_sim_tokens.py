@@ -148,7 +148,8 @@ def test_odd_rows_of_a_warp_each(k: int, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_many_short_rows_are_of_a_warp_each_where_their_cells_can_tell() -> None:
     assert tokens._by_warps(16, 4000, 20)
-    assert tokens._by_warps(16, 8192, 128)
+    assert tokens._by_warps(16, 4096, 128)
+    assert not tokens._by_warps(16, 4100, 25)
     assert not tokens._by_warps(15, 4000, 20)
     assert not tokens._by_warps(16, tokens.SHORT + 1, 20)
     assert not tokens._by_warps(16, 600, 25)

@@ -198,7 +198,8 @@ def _scan(name: str, depth: int, ring: int) -> Kernel:
     return run
 
 
-SCAN = _scan("scan_float32_mma", 1, 4)
+#: 128 bytes of a row come together: a line of the cache.
+SCAN = _scan("scan_float32_mma", 2, 2)
 #: Shared memory that a warp takes.
 A_WARP = 8192
 
