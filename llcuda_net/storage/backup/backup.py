@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -196,6 +196,9 @@ def _sync(path: Path) -> None:
 
 def size_of(directory: Path) -> int:
     """About how many bytes a backup has."""
-    names = (*gate.SCHEMAS, *(f"{name}-wal" for name in gate.SCHEMAS))
-    paths = [directory / name for name in names]
-    return sum(path.stat().st_size for path in paths if path.exists())
+    sizes = 0
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False) and not entry.name.endswith("-shm"):
+                sizes += entry.stat().st_size
+    return sizes
