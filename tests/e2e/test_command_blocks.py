@@ -59,7 +59,7 @@ def test_a_comment_that_is_misspelt_is_found() -> None:
     wrong = []
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
-        comments = re.findall(r"^<!-- ([^\n]*run[^\n]*)-->\n(.*)", text, re.MULTILINE)
+        comments = re.findall(r"^ *<!-- ([^\n]*run[^\n]*)-->\n(.*)", text, re.MULTILINE)
         for words, following in comments:
             before_block = following.lstrip() in ("```sh", "```console")
             if not (before_block and re.match(r"(not run|run by|run): \S", words)):

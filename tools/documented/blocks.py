@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _BLOCK = re.compile(
-    r"(?:^<!-- (?P<kind>not run|run by|run): (?P<words>[^\n]*?) -->\n)?"
+    r"(?:^ *<!-- (?P<kind>not run|run by|run): (?P<words>[^\n]*?) -->\n)?"
     r"^(?P<indent> *)```(?:sh|console)\n(?P<code>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
