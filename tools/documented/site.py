@@ -53,6 +53,7 @@ NAVIGATION = {
         ("docs/benchmarks/scaling", "Scaling over ranks"),
         ("docs/benchmarks/gpu", "In front of a GPU"),
         ("docs/benchmarks/kernels", "Kernels"),
+        ("docs/benchmarks/kv", "States of a KV cache"),
         ("docs/benchmarks/cancel", "How soon a slot is free"),
         ("docs/benchmarks/fairness", "Fair share"),
         ("docs/benchmarks/queue", "Thousands who wait"),
