@@ -49,6 +49,30 @@ load4 = _vector_load(4)
 
 
 @intrinsic
+def load_past(typingctx: Any, memory: Any, at: Any, past: Any) -> Any:
+    """The number at `at` and `past` more, none of them negative; `past` is part of the load."""
+    kind = _element(memory)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        first = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
+        return builder.load(builder.gep(first, [args[2]]))
+
+    return signature(kind, memory, types.int32, types.int32), codegen
+
+
+@intrinsic
+def store_past(typingctx: Any, memory: Any, at: Any, past: Any, value: Any) -> Any:
+    """Where `load_past` loads from."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        first = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
+        builder.store(args[3], builder.gep(first, [args[2]]))
+        return context.get_dummy_value()
+
+    return signature(types.void, memory, types.int32, types.int32, _element(memory)), codegen
+
+
+@intrinsic
 def store4(typingctx: Any, memory: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     """Four neighbours in one store."""
     kind = _element(memory)
@@ -177,6 +201,26 @@ def multiply_wide(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def nibbles_bf16(typingctx: Any, word: Any, magic: Any) -> Any:
+    """Nibbles i and i + 4 of a word, i = 0 to 3, each under the high bits of a bfloat16 of a pair.
+
+    With 0x43004300 that is 128 and the nibble; of a negative zero point, 0xC300C300.
+    """
+    text = "{ .reg .b32 t; lop3.b32 $0, $4, 983055, $5, 0xEA;"
+    for i in range(1, 4):
+        text += f" shr.u32 t, $4, {4 * i}; lop3.b32 ${i}, t, 983055, $5, 0xEA;"
+    return _asm(text + " }", "rrrr", "rr", False)
+
+
+@intrinsic
+def add_bf16(typingctx: Any, a: Any, b: Any) -> Any:
+    """The sums of two pairs of bfloat16."""
+    # a multiply-add with 1, which 8.0 has already
+    return _asm("{ .reg .b32 one; mov.b32 one, 1065369472; fma.rn.bf16x2 $0, $1, one, $2; }",
+                "r", "rr", False)  # fmt: skip
+
+
+@intrinsic
 def pick_bytes(typingctx: Any, a: Any, b: Any, which: Any) -> Any:
     """Four of the eight bytes of a (0 to 3) and b (4 to 7): one for each nibble of which."""
     return _asm("prmt.b32 $0, $1, $2, $3;", "r", "rrr", False)
@@ -267,6 +311,22 @@ def copy_async4(typingctx: Any, near: Any, to: Any, memory: Any, at: Any) -> Any
         return code(context, builder, sig, numbers)
 
     return signature(types.void, near, types.int64, memory, types.int64), codegen
+
+
+@intrinsic
+def copy_async_bytes(typingctx: Any, near: Any, to: Any, memory: Any, at: Any) -> Any:
+    """`copy_async16` between places in bytes: multiples of 16 in a shared array and in memory."""
+    sig, code = _asm(
+        "{ .reg .u64 a; .reg .u32 b; cvta.to.shared.u64 a, $0; cvt.u32.u64 b, a; add.u32 b, b, $1; "
+        "cp.async.cg.shared.global [b], [$2], 16; }", "", "lrl", True,
+    )  # fmt: skip
+
+    def codegen(context: Any, builder: Any, outer: Any, args: Any) -> Any:
+        base = builder.ptrtoint(_data(context, builder, near, args[0]), _LLVM["l"])
+        source = builder.ptrtoint(_data(context, builder, memory, args[2]), _LLVM["l"])
+        return code(context, builder, sig, [base, args[1], builder.add(source, args[3])])
+
+    return signature(types.void, near, types.int32, memory, types.int64), codegen
 
 
 @intrinsic

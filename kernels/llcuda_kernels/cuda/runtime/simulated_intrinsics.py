@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,16 @@ def load4(memory: Any, at: Any) -> Any:
     return tuple(_part(memory, at, 4))
 
 
+def load_past(memory: Any, at: Any, past: Any) -> Any:
+    """The number at `at` and `past` more."""
+    return _part(memory, at + past, 1)[0]
+
+
+def store_past(memory: Any, at: Any, past: Any, value: Any) -> None:
+    """Where `load_past` loads from."""
+    _part(memory, at + past, 1)[0] = value
+
+
 def store4(memory: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> None:
     """Four neighbours in one store."""
     _part(memory, at, 4)[:] = (a, b, c, d)
@@ -38,6 +49,11 @@ def store4(memory: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> None:
 def copy_async4(near: Any, to: Any, memory: Any, at: Any) -> None:
     """Start copying four numbers to a shared array: here it is done at once."""
     _part(near, to, 4)[:] = _part(memory, at, 4)
+
+
+def copy_async_bytes(near: Any, to: Any, memory: Any, at: Any) -> None:
+    """Start copying 16 bytes between places in bytes: here it is done at once."""
+    _part(near.view(np.uint8), to, 16)[:] = _part(memory.view(np.uint8), at, 16)
 
 
 def copy_commit() -> None:
@@ -122,6 +138,52 @@ def pick_bytes(a: Any, b: Any, which: Any) -> Any:
     there = np.array([a, b], np.int32).view(np.uint8)
     picked = [there[(int(which) >> (4 * i)) & 7] for i in range(4)]
     return np.array(picked, np.uint8).view(np.int32)[0]
+
+
+def nibbles_bf16(word: Any, magic: Any) -> Any:
+    """Nibbles i and i + 4 of a word, i = 0 to 3, under the high bits of a pair of bfloat16."""
+    given = int(word) & 0xFFFFFFFF
+    return tuple(_I32(np.int64(given >> (4 * i)) & 0x000F000F | np.int64(magic)) for i in range(4))
+
+
+@functools.lru_cache(1 << 16)
+def _pair(word: int) -> tuple[float, float]:
+    """The two bfloat16 of a word, the low half first."""
+    halves = np.array([word & 0xFFFFFFFF], np.uint32).view(np.uint16).astype(np.uint32)
+    low, high = (halves << np.uint32(16)).view(np.float32).tolist()
+    return low, high
+
+
+@functools.lru_cache(1 << 16)
+def _add_bf16(a: int, b: int) -> Any:
+    bits = (np.array(_pair(a), np.float32) + np.array(_pair(b), np.float32)).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return rounded.astype(np.uint16).view(np.int32)[0]
+
+
+def add_bf16(a: Any, b: Any) -> Any:
+    """The sums of two pairs of bfloat16, rounded to even."""
+    return _add_bf16(int(a), int(b))
+
+
+def mma_bf16(a0: Any, a1: Any, a2: Any, a3: Any, b0: Any, b1: Any, *c: Any) -> Any:
+    """A 16x8 tile and the product of 16x16 with 16x8, bfloat16 into float32.
+
+    Lane 4 g + t holds rows g and g + 8 of A, column g of B and columns 2 t, 2 t + 1 of the tile.
+    """
+    given = exchange([_pair(int(word)) for word in (a0, a1, a2, a3, b0, b1)])
+    row, t = lane() >> 2, lane() & 3
+    out = []
+    for i in range(4):
+        column, below = 2 * t + (i & 1), i >> 1
+        total = float(c[i])
+        for other in range(4):
+            a, b = given[4 * row + other], given[4 * column + other]
+            for half in range(2):
+                (p, q), (u, v) = a[2 * half + below], b[4 + half]
+                total += p * u + q * v
+        out.append(np.float32(total))
+    return tuple(out)
 
 
 def cluster_arrive() -> None:

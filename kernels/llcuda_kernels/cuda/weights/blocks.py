@@ -19,7 +19,9 @@ from llcuda_kernels.cuda.runtime.intrinsics import (
 from llcuda_kernels.cuda.runtime.kernel import Kernel, divide_up, kernel
 from llcuda_kernels.cuda.runtime.shim import F32, I32, I64, cuda, device, pointer
 
+from . import block_codes, block_tensor
 from .block_units import FORMATS, Format
+from .planes import add_parts, capability, parts_for
 
 THREADS = 256
 MOST_COLUMNS = 8
@@ -171,6 +173,16 @@ VECTOR = {
 }
 
 
+#: On tensor cores, by format and by how many columns share a reading.
+_TENSOR_SHAPES = {1: (8, 2, 3, 2), 4: (8, 2, 2, 2), 8: (8, 2, 2, 1)}
+_STAGES = {columns: shape[2] for columns, shape in _TENSOR_SHAPES.items()}
+TENSOR = {
+    (name, columns): block_tensor.times(f"{name}_tensor_{columns}", form, columns, *shape)
+    for name, form in block_codes.FORMATS.items()
+    for columns, shape in _TENSOR_SHAPES.items()
+}
+
+
 def dequantize(blocks: Array, kind: str, size: tuple[int, int], shape: tuple[int, ...]) -> Array:
     """See `llcuda_kernels.dequantize_q4_0` and its like; size: numbers and bytes of a block."""
     call = Call(blocks)
@@ -210,6 +222,8 @@ def times_vector(x: Array, blocks: Array, kind: str, size: tuple[int, int]) -> A
     for first in range(0, columns, MOST_COLUMNS):
         count = min(MOST_COLUMNS, columns - first)
         width = 1 << (count - 1).bit_length()
+        if _on_tensor_cores(kind, min(n for n in _STAGES if n >= count), v, first, w, out, count):
+            continue
         groups = divide_up(rows, _SHAPES[width][0])
         parts = _parts(groups, inner // 256)
         VECTOR[kind, width].launch(
@@ -218,6 +232,40 @@ def times_vector(x: Array, blocks: Array, kind: str, size: tuple[int, int]) -> A
             rows, inner // 8, length, parts, count - 1,
         )  # fmt: skip
     return call.give(out)
+
+
+def _on_tensor_cores(
+    kind: str, width: int, x: DeviceArray, first: int, w: DeviceArray, out: DeviceArray, count: int
+) -> bool:
+    """Columns `first` to `first + count` of the products, where device and sizes allow it."""
+    made, form = TENSOR.get((kind, width)), block_codes.FORMATS.get(kind)
+    rows, inner = out.shape[-1], x.shape[-1]
+    # chunks are whole, and pieces of 16 bytes end where the tensor does
+    if made is None or form is None or inner % block_tensor.CHUNK or w.nbytes % 16:
+        return False
+    if capability() < made.least:
+        return False
+    tall, stages, chunks = _TENSOR_SHAPES[width][0], _STAGES[width], inner // block_tensor.CHUNK
+
+    def shared(steps: int) -> int:
+        return 4 * block_tensor.shared_words(form, width, stages, steps)
+
+    tiles = divide_up(rows, block_tensor.ROWS * tall)
+    parts = parts_for(made, tiles, chunks, shared)
+    if not parts:
+        return False
+    groups = parts // made.cluster
+    to = at(out, first * rows)
+    sums = empty((groups, count * rows), np.float32) if groups > 1 else None
+    made.launch(
+        tiles * parts, block_tensor.THREADS,
+        at(x, first * inner), w.view(np.int32, (w.nbytes // 4,)).address,
+        to if sums is None else sums.address, rows, chunks, parts, count - 1,
+        shared=shared(divide_up(chunks, parts)),
+    )  # fmt: skip
+    if sums is not None:
+        add_parts(sums, to)
+    return True
 
 
 def _blocks(call: Call, blocks: Array, kind: str) -> DeviceArray:

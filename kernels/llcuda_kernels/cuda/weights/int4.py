@@ -7,7 +7,8 @@ registers.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,10 +17,11 @@ from llcuda_kernels.cuda.primitives import int4_vector
 from llcuda_kernels.cuda.primitives.reductions import warp_sum
 from llcuda_kernels.cuda.runtime import shim
 from llcuda_kernels.cuda.runtime.array import Call, DeviceArray, empty, filled, realigned
-from llcuda_kernels.cuda.runtime.intrinsics import from_f16, store4
+from llcuda_kernels.cuda.runtime.intrinsics import from_f16, load4, store4
 from llcuda_kernels.cuda.runtime.kernel import Kernel, divide_up, kernel, limits
 from llcuda_kernels.cuda.runtime.shim import F32, I32, U16, cuda, device, pointer
-from llcuda_kernels.cuda.weights import act_order
+from llcuda_kernels.cuda.weights import act_order, awq_tensor, gptq_tensor
+from llcuda_kernels.cuda.weights.planes import add_parts, capability, parts_for
 
 THREADS = 256
 _ZERO = np.float32(0.0)
@@ -40,31 +42,30 @@ def _dequantize_awq(name: str, kind: Any, scale: Any) -> Kernel:
     @kernel(name, pointer(I32), pointer(I32), pointer(kind), pointer(F32), I32, I32, I32,
             bounds=THREADS)  # fmt: skip
     def run(q: Any, zeros: Any, scales: Any, out: Any, first: Any, columns: Any, size: Any) -> None:
-        """A thread a word: eight columns of eight rows; a block row of the grid: eight rows."""
+        """A thread half a word: four columns of eight rows, all read before the first is written;
+        a block row of the grid: eight rows."""
+        half = np.int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         words = columns >> np.int32(3)
-        word = np.int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
+        word, right = half >> np.int32(1), half & np.int32(1)
         if word >= words:
             return
         k0 = first + np.int32(cuda.blockIdx.y) * np.int32(8)
-        group = np.int64(k0 // size)
-        z = zeros[group * words + word]
-        at = group * columns + 8 * word
-        s0, s1, s2, s3 = scale(scales[at]), scale(scales[at + 1]), scale(scales[at + 2]), scale(
-            scales[at + 3]
-        )  # fmt: skip
-        s4, s5, s6, s7 = scale(scales[at + 4]), scale(scales[at + 5]), scale(scales[at + 6]), scale(
-            scales[at + 7]
-        )  # fmt: skip
+        held = cuda.local.array(8, I32)
         for j in range(8):
-            k = np.int64(k0 + np.int32(j))
-            w = q[k * words + word]
-            to = k * columns + 8 * word
-            a, b = _less(w, z, 0) * s0, _less(w, z, 4) * s1
-            c, d = _less(w, z, 1) * s2, _less(w, z, 5) * s3
-            store4(out, to, a, b, c, d)
-            a, b = _less(w, z, 2) * s4, _less(w, z, 6) * s5
-            c, d = _less(w, z, 3) * s6, _less(w, z, 7) * s7
-            store4(out, to + 4, a, b, c, d)
+            held[j] = q[np.int64(k0 + np.int32(j)) * words + word]
+        group = np.int64(k0 // size)
+        at = 8 * np.int64(word) + 4 * np.int64(right)
+        s0, s1, s2, s3 = load4(scales, group * columns + at)
+        a, b, c, d = scale(s0), scale(s1), scale(s2), scale(s3)
+        shift = np.int32(8) * right  # columns 4 to 7 lie two nibbles above 0 to 3
+        z = zeros[group * words + word] >> shift
+        for j in range(8):
+            w = held[j] >> shift
+            to = np.int64(k0 + np.int32(j)) * columns + at
+            store4(
+                out, to, _less(w, z, 0) * a, _less(w, z, 4) * b, _less(w, z, 1) * c,
+                _less(w, z, 5) * d,
+            )  # fmt: skip
 
     return run
 
@@ -111,17 +112,6 @@ def _sum_groups(x: Any, out: Any, groups: Any, size: Any) -> None:
         out[group] = y
 
 
-@kernel("sum_parts", pointer(F32), pointer(F32), I32, I32, bounds=THREADS)
-def _sum_parts(parts: Any, out: Any, count: Any, columns: Any) -> None:
-    """The parts of each column, added."""
-    n = np.int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
-    if n < columns:
-        y = _ZERO
-        for p in range(count):
-            y += parts[np.int64(p) * columns + n]
-        out[n] = y
-
-
 #: By layout and type of the scales.
 DEQUANTIZE = {
     (True, "float16"): _dequantize_awq("dequantize_awq_f16", U16, _half),
@@ -134,6 +124,42 @@ VECTOR = {
     (True, "float32"): int4_vector.awq("awq_times_vector_f32", F32, _single),
     (False, "float16"): int4_vector.gptq("gptq_times_vector_f16", U16, _half),
     (False, "float32"): int4_vector.gptq("gptq_times_vector_f32", F32, _single),
+}
+
+
+class _Tensor(NamedTuple):
+    """A kernel for tensor cores, its columns a block and rows a step, and its shared memory.
+
+    unit: of how many columns N is a multiple, so that a load of 16 bytes is in one row.
+    """
+
+    made: Kernel
+    tile: int
+    step: int
+    unit: int
+    shared: Callable[[int], int]
+
+
+def _tensor(awq: bool, kind: str, across: int, down: int, cluster: int, stages: int) -> _Tensor:
+    module: Any = awq_tensor if awq else gptq_tensor
+    make = awq_tensor.awq if awq else gptq_tensor.gptq
+    threads = 32 * across * down
+    half = kind == "float16"
+    made = make(
+        f"{'awq' if awq else 'gptq'}_tensor_{'f16' if half else 'f32'}", U16 if half else F32,
+        _half if half else _single, across, down, cluster, stages, 1 if awq else 3,
+    )  # fmt: skip
+    return _Tensor(
+        made, module.TILE * across, module.STEP, 32 if awq else 4,
+        lambda steps: module.shared(threads, stages, steps, down),
+    )  # fmt: skip
+
+
+#: By layout and type of the scales; how the work is shared out was tuned on layers of two shapes.
+TENSOR = {
+    (awq, kind): _tensor(awq, kind, *shape)
+    for awq, shape in ((True, (1, 16, 2, 4)), (False, (4, 2, 2, 8)))
+    for kind in ("float16", "float32")
 }
 
 
@@ -155,7 +181,8 @@ def dequantize(
     out = empty((inner, columns), np.float32)
     if out.size:
         of = None if g_idx is None else call.take(g_idx, np.int32, "g_idx", 1)
-        across, most = divide_up(columns // 8 if awq else columns, THREADS), limits().grid[1]
+        s = realigned(s)
+        across, most = divide_up(columns // 4 if awq else columns, THREADS), limits().grid[1]
         for first in range(0, inner // 8, most):
             grid = (across, min(most, inner // 8 - first))
             given = q.address, z.address, s.address
@@ -195,6 +222,9 @@ def times_vector(
         )  # fmt: skip
         return call.give(_summed(made))
     size = inner // groups
+    found = _on_tensor_cores(TENSOR[awq, kind], v, q, realigned(z), realigned(s), size)
+    if found is not None:
+        return call.give(found)
     across = divide_up(columns, 256) if awq else divide_up(columns, 128)
     parts = _parts(groups, across)
     made = empty((parts, columns), np.float32)
@@ -208,15 +238,34 @@ def times_vector(
     return call.give(_summed(made))
 
 
+def _on_tensor_cores(
+    tensor: _Tensor, x: DeviceArray, q: DeviceArray, z: DeviceArray, s: DeviceArray, size: int
+) -> DeviceArray | None:
+    """The product; None where the device or the sizes do not allow it."""
+    made, tile, step, unit, shared = tensor
+    inner, columns = x.shape[0], s.shape[1]
+    if size % step or columns % unit or capability() < made.least:
+        return None
+    tiles = divide_up(columns, tile)
+    parts = parts_for(made, tiles, inner // step, shared)
+    if not parts:
+        return None
+    out = empty((parts // made.cluster, columns), np.float32)
+    threads = made.bounds[0] if isinstance(made.bounds, tuple) else made.bounds
+    made.launch(
+        tiles * parts, threads, x.address, q.address, z.address, s.address, out.address,
+        columns, size, inner, parts, shared=shared(divide_up(inner // step, parts)),
+    )  # fmt: skip
+    return _summed(out)
+
+
 def _summed(parts: DeviceArray) -> DeviceArray:
     """The sum over the first axis."""
     count, columns = parts.shape
     if count == 1:
         return parts.reshape(columns)
     out = empty((columns,), np.float32)
-    _sum_parts.launch(
-        divide_up(columns, THREADS), THREADS, parts.address, out.address, count, columns
-    )
+    add_parts(parts, out.address)
     return out
 
 

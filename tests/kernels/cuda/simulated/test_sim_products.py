@@ -190,6 +190,7 @@ def test_rows_padded_to_whole_tiles() -> None:
         (8, 8, 1),
         (64, 40, 4),
         (8, 264, 1),
+        (64, 64, 2),
         (128, 0, 1),
         (0, 8, 0),
         pytest.param((256, 264, 2), marks=pytest.mark.slow),
