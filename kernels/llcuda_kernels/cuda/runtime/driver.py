@@ -254,6 +254,7 @@ class Loaded:
 
     def __init__(self, code: Any, function: Any, layout: str) -> None:
         self.code, self.function = code, function
+        self.room = 0  # bytes of dynamic shared memory that it may take
         self.pack = struct.Struct("<" + layout).pack_into
 
 
@@ -289,10 +290,20 @@ def load(code: Code, signature: list[Any]) -> Loaded:
 
 
 def prepare(loaded: Loaded, static: int, dynamic: int) -> None:
-    """Allow a kernel as much shared memory as a launch wants beside its own."""
-    if static + dynamic > AT_ONCE:
-        attribute = native.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _check(native.cuFuncSetAttribute(loaded.function, attribute, dynamic))
+    """Allow a kernel as much shared memory as a launch wants beside its own.
+
+    What was allowed is never taken back: a larger launch that was prepared before would fail.
+    """
+    if static + dynamic <= AT_ONCE:
+        return
+    with _preparing:
+        if dynamic > loaded.room:
+            attribute = native.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            _check(native.cuFuncSetAttribute(loaded.function, attribute, dynamic))
+            loaded.room = dynamic
+
+
+_preparing = threading.Lock()
 
 
 _MOST_ARGUMENTS = 24

@@ -165,3 +165,20 @@ def test_code_is_assembled_for_the_target_of_its_ptx(
     assert kernel.runs_on((9, 0))
     assert kernel.runs_on((10, 0)) == (target == "sm_90")
     assert not kernel.runs_on((4, 0))
+
+
+def test_room_of_shared_memory_is_not_taken_back(driver: Any) -> None:
+    """A launch with less than an earlier one, between two of the larger: it made the second fail."""
+    asked: list[int] = []
+
+    def allow(function: int, attribute: int, room: int) -> tuple[int]:
+        asked.append(room)
+        return (0,)
+
+    name = "CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES"
+    driver.native.CUfunction_attribute = SimpleNamespace(**{name: 8})
+    driver.native.cuFuncSetAttribute = allow
+    loaded = driver.Loaded(None, 7, "q")
+    for dynamic in (1_000, 120_000, 49_152, 120_000, 130_000):
+        driver.prepare(loaded, 512, dynamic)
+    assert asked == [120_000, 130_000]
