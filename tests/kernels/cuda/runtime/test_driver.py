@@ -168,7 +168,7 @@ def test_code_is_assembled_for_the_target_of_its_ptx(
 
 
 def test_room_of_shared_memory_is_not_taken_back(driver: Any) -> None:
-    """A launch with less than an earlier one, between two of the larger: it made the second fail."""
+    """A launch with less, between two with more, made the second of these fail."""
     asked: list[int] = []
 
     def allow(function: int, attribute: int, room: int) -> tuple[int]:
