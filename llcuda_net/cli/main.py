@@ -55,7 +55,7 @@ COMMANDS = {
     "setup": Command(
         "llcuda_net.cli.setup.command", "set up a server here: settings, folders, systemd"
     ),
-    "store": Command("llcuda_net.cli.store.command", "move what is stored to another store"),
+    "store": Command("llcuda_net.cli.store.command", "back up, restore, or move what is stored"),
     "doctor": Command(
         "llcuda_net.cli.doctor", "what this machine has, and whether the kernels are right"
     ),
