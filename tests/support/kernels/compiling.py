@@ -22,7 +22,7 @@ MODULES = (
     "gemm.warpgroup_matmul",
     "matmul",
     "norms",
-    "planes",
+    "planes.run",
     "primitives.nearest.scan",
     "primitives.strided",
     "products",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llcuda_kernels import reference
-from llcuda_kernels.cuda import planes as cuda
+from llcuda_kernels.cuda.planes import run as cuda
 from llcuda_kernels.planes import runs_of
 
 slow = pytest.mark.slow
@@ -21,6 +21,9 @@ slow = pytest.mark.slow
         ((1, 1), 17, 0),  # planes that begin at no word
         ((1, 1, 32), 483, 33),  # more than one tile, the last cut short
         ((1, 1, 16), 3, 0),
+        ((1, 1, 32), 4 * 121, 33),  # by whole words; the second tile is a cut one
+        ((1, 1, 16), 4 * 228, 0),
+        ((1, 1, 16), 4, 1),
         ((2, 3, 5), 101, 4),  # words over the edges of fields
         ((1, 2, 1, 3), 21, 6),
         ((1024,), 17, 7),
