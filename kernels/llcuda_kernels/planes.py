@@ -67,7 +67,7 @@ def _run(name: str, data: Array, fields: str | Sequence[int], backend: Backend) 
     if len(data.shape) != 1:
         raise ValueError(f"the bytes have {len(data.shape)} dimensions, and must have 1")
     if use_cuda(backend, name, (data,), 2 * int(data.shape[0])):
-        from .cuda.planes import run as cuda
+        from .cuda.planes import launch as cuda
 
         return cuda.run(name, data, runs)
     from .cpu import planes as cpu

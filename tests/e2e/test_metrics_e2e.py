@@ -301,7 +301,7 @@ def test_the_scrape_and_the_unit() -> None:
     assert scrape["rule_files"] == ["alerts.yml"]
     (job,) = scrape["scrape_configs"]
     assert job["job_name"] == "llcuda"
-    unit = configparser.ConfigParser(interpolation=None, delimiters=("=",))
+    unit = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=False)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(DEPLOY / "llcuda-server.service")
     command = unit["Service"]["ExecStart"].split()

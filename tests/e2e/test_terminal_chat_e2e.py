@@ -120,7 +120,7 @@ def test_a_question_is_changed_where_it_is_typed(tmp_path: Path) -> None:
         screen.type("/edit\r")
         screen.until(lambda rows: rows[-1] == "> One question")
         screen.type(" more\r")
-        screen.prompt()
+        screen.until(lambda rows: "> One question more" in rows and rows[-1] == ">")
         screen.type("\x04")
         assert screen.end() == 0
         first, second = entries(server)

@@ -22,7 +22,7 @@ def test_growth_is_of_the_best_single_process_of_the_same_level() -> None:
         Run(2, "cluster", 0, tokens_per_s=50.0),  # its single one failed
     ]
     head, *rows = [line.split() for line in show(runs)]
-    assert head[:4] == ["level", "N", "tokens/s", "growth"]
+    assert head[:4] == ["LEVEL", "N", "TOKENS/S", "GROWTH"]
     assert [row[:4] for row in rows] == [
         ["cluster", "2", "50", "0.0"],
         ["disk", "1", "100", "1.00"],

@@ -17,7 +17,7 @@ def test_help_shows_the_same_options() -> None:
         file = Path(str(tool.__file__))
         name = file.name
         done = subprocess.run(
-            [sys.executable, str(file), "--help"],
+            [sys.executable, str(file), "--help-all"],
             capture_output=True,
             text=True,
             timeout=300,

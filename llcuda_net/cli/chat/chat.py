@@ -181,6 +181,8 @@ class Chat:
         elif command == "/system":
             self._set_system(rest)
         elif command == "/image":
+            if not rest:
+                raise CommandError("which image? /image FILE")
             self._media.append(image(Path(rest).expanduser()))
             self._note("it goes with the next question")
         elif command == "/model":

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import IO
 
@@ -38,7 +39,10 @@ def find_pip() -> tuple[list[str], str]:
     Raises:
         PullError: there is no pip.
     """
-    if importlib.util.find_spec("pip") is not None:
+    with warnings.catch_warnings():  # of setuptools' hook, where distutils is loaded
+        warnings.simplefilter("ignore")
+        found = importlib.util.find_spec("pip")
+    if found is not None:
         version = ""
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version("pip")

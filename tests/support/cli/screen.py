@@ -103,7 +103,11 @@ class Screen:
 
     def end(self) -> int:
         """Read to its end; gives the exit code."""
+        end = time.monotonic() + PATIENCE
         while True:
+            assert time.monotonic() < end, "it does not end:\n" + "\n".join(self.lines)
+            if not select.select([self._master], [], [], 0.2)[0]:
+                continue
             try:
                 data = os.read(self._master, 65_536)
             except OSError:  # how Linux reports the end

@@ -22,7 +22,7 @@ MODULES = (
     "gemm.warpgroup_matmul",
     "matmul",
     "norms",
-    "planes.run",
+    "planes.launch",
     "primitives.nearest.scan",
     "primitives.strided",
     "products",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llcuda_kernels import reference
-from llcuda_kernels.cuda.planes import run as cuda
+from llcuda_kernels.cuda.planes import launch as cuda
 from llcuda_kernels.planes import runs_of
 
 slow = pytest.mark.slow

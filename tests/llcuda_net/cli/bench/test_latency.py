@@ -16,7 +16,7 @@ def test_both_ways(
 ) -> None:
     worked: list[tuple[int, int]] = []
     monkeypatch.setattr(  # the kernel itself has tests of its own, and takes seconds to compile
-        post_process, "spin", lambda seeds, rounds: worked.append((len(seeds), rounds))
+        post_process, "spin", lambda seeds, rounds, backend: worked.append((len(seeds), rounds))
     )
     page = tmp_path / "a.html"
     code, found, said = bench(

@@ -301,7 +301,7 @@ def test_the_next_lines_of_a_chat_are_what_tools_return(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
     server.answers = [CALLING, THOUGHTFUL]
     options = ("--tools", tools, "--image", str(image))
-    assert run("where?", "--chat", *options) == Exit.OK
+    assert run("where?", "--chat", *options) == Exit.REFUSED  # one command named no file
     first, second, third = (request.messages for request in server.requests())
     assert first is not None
     assert second is not None
@@ -321,7 +321,7 @@ def test_the_next_lines_of_a_chat_are_what_tools_return(
     ]
     out, err = capsys.readouterr()
     assert out == 'I look.\nweather {"city": "Oslo"}\ntime {}\nIt is warm.\nand there?\n'
-    assert "cannot read image" in err
+    assert "which image? /image FILE" in err
 
 
 @pytest.mark.usefixtures("address")

@@ -83,18 +83,18 @@ def test_an_interrupt_of_the_imports_is_no_traceback(command: str, tmp_path: Pat
 
 
 def test_help_is_cheap() -> None:
-    """--help imports nothing that takes time, so that it answers at once."""
+    """--help and --help-all import nothing that takes time, so that they answer at once."""
     heavy = ["trio", "httpx", "numba", "xllamacpp", "msgspec", "structlog", "msgpack", "asyncio"]
-    code = (
-        "import sys, llcuda_net, llcuda_net.cli.client.command as c\n"
-        "try: c.main(['--help'])\n"
-        "except SystemExit as e: assert not e.code\n"
-        f"print([m for m in {heavy} if m in sys.modules], file=sys.stderr)"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert found.stderr == b"[]\n"
-    assert b"exit codes:" in found.stdout
-    assert b"examples:" in found.stdout
+    for option, told in (("--help", b"examples:"), ("--help-all", b"exit codes:")):
+        code = (
+            "import sys, llcuda_net, llcuda_net.cli.client.command as c\n"
+            f"try: c.main(['{option}'])\n"
+            "except SystemExit as e: assert not e.code\n"
+            f"print([m for m in {heavy} if m in sys.modules], file=sys.stderr)"
+        )
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        assert found.stderr == b"[]\n"
+        assert told in found.stdout
 
 
 @pytest.mark.usefixtures("address")
